@@ -1,0 +1,1 @@
+"""Home energy telemetry: readings in, identity and place out, minimised time series kept and shared by grant."""

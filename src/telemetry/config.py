@@ -1,0 +1,155 @@
+"""Configuration: one TOML file, overridden by environment variables; frozen; unknown keys are refused.
+
+``TELEMETRY_BROKER__PORT=8883`` sets ``broker.port``. ``telemetry config`` prints this file with its comments.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from telemetry.errors import ConfigurationError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BrokerConfig(_Section):
+    """Where messages come from."""
+
+    host: str = Field("127.0.0.1", description="address of the broker")
+    port: int = Field(1883, ge=1, le=65535, description="8883 with TLS")
+    client_id: str = Field(
+        "telemetry-worker-0", description="stable: the broker keeps this client's session under it"
+    )
+    username: str | None = Field(None, description="broker user; with use_username_as_clientid also client id")
+    password_file: Path | None = Field(None, description="file (0600) that holds the password")
+    tls: bool = Field(False, description="required for any address that is not loopback")
+    ca_file: Path | None = Field(None, description="certificate authority; the system's without")
+    cert_file: Path | None = Field(None, description="client certificate")
+    key_file: Path | None = Field(None, description="client key (0600)")
+    topics: tuple[str, ...] = Field(("gw/#",), description="subscriptions")
+    keep_alive_s: int = Field(30, ge=5, le=3600, description="MQTT keep-alive")
+    session_expiry_s: int = Field(7 * 86400, ge=60, description="how long the broker keeps our session")
+    receive_maximum: int = Field(20_000, ge=1, le=65_534, description="messages unacknowledged at once")
+    max_pending_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="payload bytes unacknowledged before reading stops"
+    )
+    max_message_bytes: int = Field(256 * 1024, ge=1024, le=16 * 2**20, description="larger ones are refused")
+    reconnect_min_s: float = Field(0.2, gt=0, description="first delay of the jittered back-off")
+    reconnect_max_s: float = Field(30.0, gt=0, description="longest delay of the jittered back-off")
+
+
+class DatabaseConfig(_Section):
+    """Where rows go. Leave ``dsn`` empty for the embedded PostgreSQL."""
+
+    dsn: str = Field("", description="postgresql://host/telemetry; roles and passwords come from the keystore")
+    keys_dsn: str = Field("", description="the database of wrapped keys; same server as dsn where empty")
+    connections: int = Field(2, ge=1, le=8, description="transactions in flight while ingesting")
+    statement_timeout_s: float = Field(120.0, gt=0, description="a stalled statement is given up after this")
+
+
+class PipelineConfig(_Section):
+    """How messages become transactions."""
+
+    batch_messages: int = Field(2_000, ge=1, le=60_000, description="a batch closes at so many messages,")
+    batch_bytes: int = Field(16 * 2**20, ge=2**16, description="or so many payload bytes,")
+    batch_age_ms: int = Field(100, ge=1, le=10_000, description="or after so long")
+    max_readings_per_message: int = Field(10_000, ge=1, description="longer arrays are rejected")
+    max_depth: int = Field(16, ge=2, le=64, description="deeper nesting is rejected")
+    tick_s: float = Field(5.0, gt=0, description="receipt times of formats without time are cut to this")
+    future_limit_s: float = Field(300.0, ge=0, description="how far ahead of our clock a reading may be")
+    watermark_interval_s: float = Field(1.0, gt=0, description="how often gw/<gateway>/committed is published")
+    enrolment: Literal["auto", "known"] = Field("auto", description="default for new gateways")
+
+
+class RetentionConfig(_Section):
+    """How long rows stay."""
+
+    hot_hours: int = Field(2, ge=1, le=48, description="readings at the gateway's resolution, plus one partition")
+
+
+class ObserveConfig(_Section):
+    """Logs, metrics and health."""
+
+    address: str = Field("127.0.0.1", description="metrics and health listen here")
+    port: int = Field(9464, ge=0, le=65535, description="0 picks a free port")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+    log_file: Path | None = Field(None, description="JSON lines; standard error without")
+
+
+class Config(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="TELEMETRY_", env_nested_delimiter="__"
+    )
+
+    data_dir: Path = Field(Path("var"), description="keys, embedded servers, broker files; 0700")
+    embedded: bool = Field(True, description="start PostgreSQL and a broker of our own; false in production")
+    broker_kind: Literal["auto", "mosquitto", "rumqttd"] = Field(
+        "auto", description="embedded broker: mosquitto where it is installed, else rumqttd"
+    )
+    broker: BrokerConfig = Field(default_factory=BrokerConfig, description="where messages come from")
+    database: DatabaseConfig = Field(default_factory=DatabaseConfig, description="where rows go")
+    pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="how messages become rows")
+    retention: RetentionConfig = Field(default_factory=RetentionConfig, description="how long rows stay")
+    observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which arrives as keyword arguments."""
+        return (env_settings, init_settings)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        broker = self.broker
+        if self.pipeline.batch_messages > broker.receive_maximum:
+            raise ValueError("pipeline.batch_messages must not exceed broker.receive_maximum: no batch would fill")
+        if bool(broker.cert_file) != bool(broker.key_file):
+            raise ValueError("broker.cert_file and broker.key_file go together")
+        if not broker.tls and broker.host not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError("broker.tls is required for an address that is not loopback")
+        if not self.embedded and not self.database.dsn:
+            raise ValueError("database.dsn is required where embedded = false")
+        return self
+
+
+def load_config(path: Path | None = None, **overrides: Any) -> Config:
+    """Read ``path`` (or $TELEMETRY_CONFIG, or defaults), apply the environment, then check all of it.
+
+    Raises:
+        ConfigurationError: naming each key that is unknown or wrong, and what is allowed.
+
+    """
+    if path is None and (named := os.environ.get("TELEMETRY_CONFIG")):
+        path = Path(named)
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read {path}: {error.strerror}",
+                remedy="`telemetry config > telemetry.toml` writes one",
+            ) from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    try:
+        return Config(**(values | overrides))
+    except ValidationError as error:
+        lines = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()
+        )
+        raise ConfigurationError(lines, remedy="`telemetry config` prints every key with its meaning") from error

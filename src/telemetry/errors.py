@@ -1,0 +1,95 @@
+"""Every error this package raises, on one page.
+
+Each error names its remedy. No message ever holds an identifier (serial number, MAC address, gateway name,
+payload, coordinate): messages travel into logs.
+
+Hierarchy::
+
+    TelemetryError
+    ├── ConfigurationError      a setting is wrong, unknown or contradicts another
+    ├── KeystoreError           a key file is missing, readable by others, or wrong
+    │   └── UnsealError         a sealed value does not open with the key given
+    ├── StoreError              the database refused or is unreachable
+    │   ├── StoreUnavailable    try again later; nothing was acknowledged
+    │   ├── PlanOutdated        the plan changed while a batch was prepared; apply the new one and write again
+    │   └── MigrationError      the schema and the migrations on disk do not fit together
+    ├── SourceError             the broker refused or broke the protocol
+    │   ├── SourceRefused       the broker said no for good: credentials, ACL, client id
+    │   └── SourceUnavailable   the broker cannot be reached now
+    ├── SupervisorError         an embedded server did not start, stop or stay up
+    │   └── AlreadyRunning      another instance holds the same data directory
+    ├── RegistryError           an owner, site, gateway or device is unknown, revoked or exists already
+    └── InputError              a file or an argument given on the command line cannot be used
+"""
+
+
+class TelemetryError(Exception):
+    """Base of all errors. ``remedy`` says what to do about it."""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} ({self.remedy})" if self.remedy else message
+
+
+class ConfigurationError(TelemetryError):
+    """A setting is wrong, unknown or contradicts another."""
+
+
+class KeystoreError(TelemetryError):
+    """A key is missing, readable by others, or wrong. Everything that needs it fails closed."""
+
+
+class UnsealError(KeystoreError):
+    """A sealed value does not open with the key given."""
+
+
+class StoreError(TelemetryError):
+    """The database refused a statement."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818 - a state, not a mistake
+    """The database cannot be reached or lost the connection; nothing was acknowledged, try again."""
+
+
+class PlanOutdated(StoreError):  # noqa: N818
+    """The plan changed between applying it and writing; apply ``current`` and write again."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the plan's current version is {current}", remedy="reload the plan and apply it again")
+        self.current = current
+
+
+class MigrationError(StoreError):
+    """The schema in the database and the migrations on disk do not fit together."""
+
+
+class SourceError(TelemetryError):
+    """The broker refused a request or broke the protocol."""
+
+
+class SourceRefused(SourceError):  # noqa: N818
+    """The broker said no for good: credentials, access control or client id."""
+
+
+class SourceUnavailable(SourceError):  # noqa: N818
+    """The broker cannot be reached now."""
+
+
+class SupervisorError(TelemetryError):
+    """An embedded server did not start, stop or stay up."""
+
+
+class AlreadyRunning(SupervisorError):  # noqa: N818
+    """Another instance holds the same data directory."""
+
+
+class RegistryError(TelemetryError):
+    """An owner, site, gateway or device is unknown, revoked or exists already."""
+
+
+class InputError(TelemetryError):
+    """A file or an argument given on the command line cannot be used."""

@@ -1,0 +1,94 @@
+"""The small contracts between the pipeline and its adapters. Each states its concurrency.
+
+Source ──RawMessage──▶ pipeline ──Write──▶ Sink
+   ▲                      │                  │
+   └──────acknowledge─────┘◀────Written──────┘
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from telemetry.model.batch import Decoded, RawMessage, Write, Written
+from telemetry.model.identity import Device, Gateway, NewDevice
+from telemetry.privacy.plan import Plan
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """Time. Safe to call from any thread."""
+
+    def now_us(self) -> int:
+        """Microseconds since 1970 UTC."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Receives messages and acknowledges them when told. One event loop, one consumer.
+
+    ``run`` connects, reconnects and returns only when cancelled (or raises SourceRefused). ``batches`` yields
+    lists of messages in the order received; it stops reading the network while more than the configured
+    messages or bytes are unacknowledged. ``acknowledge`` takes tokens in any order, sends PUBACKs in the order
+    received, and ignores tokens of an earlier connection epoch.
+    """
+
+    async def run(self) -> None: ...
+
+    def batches(self) -> AsyncIterator[list[RawMessage]]: ...
+
+    def acknowledge(self, tokens: Sequence[int]) -> None: ...
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 0 (watermarks, keep-alives); dropped with a count while disconnected."""
+        ...
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """A pure function from messages to rows: no clock, no I/O, no logger. Safe to call from any thread.
+
+    Never raises for what a message holds: that becomes a Rejection. ``messages[i]`` gets row index
+    ``indices[i]`` in the result, so that results of several codecs join.
+    """
+
+    name: str
+
+    def decode(self, messages: Sequence[RawMessage], indices: Sequence[int]) -> Decoded: ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Writes one batch in one transaction. Several writes may be in flight; each is all or nothing.
+
+    Raises PlanOutdated (nothing written), StoreUnavailable (outcome unknown: write again, it is idempotent).
+    """
+
+    async def write(self, batch: Write) -> Written: ...
+
+
+@runtime_checkable
+class RegistryStore(Protocol):
+    """Reads and extends the registry of owners, sites, gateways and devices. One event loop."""
+
+    async def load(self) -> tuple[Sequence[Gateway], Sequence[Device], Plan]:
+        """All gateways and devices, and the current plan, of one snapshot."""
+        ...
+
+    async def enrol(self, devices: Sequence[NewDevice]) -> Sequence[Device]:
+        """Insert devices and their sealed serials; where (site, blind index) exists already, the existing one.
+
+        Devices beyond their gateway's limit are left out of the answer.
+        """
+        ...
+
+    async def owner_public_keys(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]: ...
+
+
+@runtime_checkable
+class Keystore(Protocol):
+    """Named secrets. Reads may block for a short time; results are cached by the caller, never logged.
+
+    Raises KeystoreError, which names the remedy; nothing falls back to an empty or new key.
+    """
+
+    def secret(self, name: str) -> bytes: ...

@@ -9,8 +9,10 @@ from device_sim.solar import DAY_S
 
 # relative demand by local hour 0 … 24, after the shape of the standard load profile H0: morning, noon, evening
 _SHAPE = np.array(
-    [0.45, 0.38, 0.34, 0.33, 0.33, 0.4, 0.7, 1.0, 1.05, 1.0, 0.95, 1.05, 1.25]
-    + [1.15, 1.0, 0.95, 1.0, 1.2, 1.5, 1.7, 1.65, 1.4, 1.1, 0.75, 0.45]
+    (
+        *(0.45, 0.38, 0.34, 0.33, 0.33, 0.4, 0.7, 1.0, 1.05, 1.0, 0.95, 1.05, 1.25),
+        *(1.15, 1.0, 0.95, 1.0, 1.2, 1.5, 1.7, 1.65, 1.4, 1.1, 0.75, 0.45),
+    )
 )
 # appliance: power in W, minutes it runs, uses a day, local hours in which it starts
 _APPLIANCES = (

@@ -25,6 +25,7 @@ ROLES: Final = (
     "telemetry_views",
     "telemetry_rights",
     "telemetry_operator",
+    "telemetry_keys",
 )
 _LOCK: Final = 7_310_000_000
 _SCRAM_ITERATIONS: Final = 4096  # PostgreSQL's default

@@ -93,14 +93,15 @@ class MqttSource:
         if self._connection is not None:
             self._connection.flush()
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 0; dropped with a count while disconnected or while the broker does not keep up."""
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Publish at QoS 0; False, and a count, while disconnected or while the broker does not keep up."""
         connection = self._connection
         if connection is None or not connection.writable:
             self._session.counters.publishes_dropped += 1
-            return
-        if self._session.publish(topic, payload, asyncio.get_running_loop().time(), retain=retain):
-            connection.flush()
+            return False
+        sent = self._session.publish(topic, payload, asyncio.get_running_loop().time(), retain=retain)
+        connection.flush()
+        return sent
 
     # ---- what others may look at
 

@@ -26,6 +26,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._epoch = 0
         self._reading = True
         self._writable = True
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -37,6 +38,7 @@ class Connection(asyncio.BufferedProtocol):
         """Connected, and the TLS handshake is over."""
         self._transport = cast("asyncio.Transport", transport)
         self._session.connect(self._loop.time())
+        self._epoch = self._session.queue.epoch
         self.flush()
         self._tick()
 
@@ -69,7 +71,8 @@ class Connection(asyncio.BufferedProtocol):
             self._timer.cancel()
         self.reason = exc
         self._transport = None
-        self._session.connection_lost()
+        if self._epoch == self._session.queue.epoch:  # not when a slow end overlaps the next beginning
+            self._session.connection_lost()
         if not self.closed.done():
             self.closed.set_result(None)
 

@@ -4,28 +4,25 @@ Each kind of place is tried with something to find (the positive control) and wi
 """
 
 import os
-import tempfile
-from pathlib import Path
 
 import asyncpg
-import pytest
+import pytest_asyncio
 
-from telemetry.embedded.postgres import EmbeddedPostgres
 from telemetry.maintenance.canaries import Form
 from telemetry.maintenance.scan import scan
 from telemetry.maintenance.scan_places import BytesPlace, DatabasePlace, Exclusion, FilePlace
+from tests.support.postgres import temporary_postgres
 
 CANARIES = ["INV00000042", "gw-roof-17", "", "INV00000099"]
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server():
-    with tempfile.TemporaryDirectory(prefix="scan-", dir="/tmp") as directory:
-        async with EmbeddedPostgres(Path(directory)) as postgres:
-            yield postgres
+    async with temporary_postgres() as postgres:
+        yield postgres
 
 
-@pytest.fixture
+@pytest_asyncio.fixture
 async def database(server):
     """A database of its own, gone afterwards."""
     admin = await asyncpg.connect(server.dsn())
@@ -71,6 +68,7 @@ async def test_exclusions_are_printed_with_their_reason_and_links_are_not_follow
         (folder / "published.jsonl").write_text("INV00000042")
     (inside / "link").symlink_to(outside)
     os.mkfifo(inside / "pipe")
+    (inside / "log").write_text("nothing")
     place = FilePlace("files", inside, [Exclusion(inside / "published.jsonl", "what the simulator published")])
     report = await scan([place], CANARIES)
     assert report.clean
@@ -103,7 +101,7 @@ async def test_every_kind_of_column_of_every_schema(server, database):
     await database.execute(
         """
         create schema other;
-        create table other.plain (id int, note text, raw bytea, tags text[], doc jsonb) with (autovacuum_enabled = off);
+        create table other.plain (id int, note text, raw bytea, tags text[], doc jsonb);
         insert into other.plain
             values (1, 'see inv00000042', 'gw-roof-17'::bytea, '{INV00000099}', '{"a": {"b": "INV00000042"}}');
         create table other.parted (at int, name text) partition by range (at);

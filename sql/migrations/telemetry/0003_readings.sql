@@ -119,14 +119,14 @@ CREATE TABLE readings.quarantine (
     reason text NOT NULL,
     codec text NOT NULL,
     detail text NOT NULL CHECK (length(detail) <= 200),
-    readings bigint NOT NULL CHECK (readings > 0),
+    readings bigint NOT NULL CHECK (readings >= 0),
     size_bytes bigint NOT NULL CHECK (size_bytes >= 0),
     digest bytea NOT NULL,
     sealed bytea NOT NULL,
     received_hour timestamptz NOT NULL DEFAULT date_trunc('hour', now(), 'UTC'),
     seen bigint NOT NULL DEFAULT 1 CHECK (seen > 0),
     state text NOT NULL DEFAULT 'held' CHECK (state IN ('held', 'recovered', 'discarded')),
-    CHECK ((state = 'held') = (length(sealed) > 0)),
+    CHECK (state = 'held' OR length(sealed) = 0),
     UNIQUE NULLS NOT DISTINCT (gateway_key, digest)
 );
 ALTER TABLE readings.quarantine ALTER COLUMN sealed SET STORAGE EXTERNAL; -- ciphertext does not compress
@@ -134,9 +134,9 @@ ALTER TABLE readings.quarantine ALTER COLUMN sealed SET STORAGE EXTERNAL; -- cip
 GRANT SELECT (gateway_key, digest, seen), INSERT, UPDATE (seen) ON readings.quarantine TO telemetry_ingest;
 GRANT SELECT, UPDATE (state, sealed) ON readings.quarantine TO telemetry_operator;
 
--- Which of a gateway's numbered messages are committed. `received` keeps the first 4096 ranges: numbers beyond
--- them count as missing until the gaps before them close, so a watermark never claims too much and a gateway
--- that leaves gaps on purpose cannot make this row grow. Upserted last in every transaction, in key order.
+-- Which of a gateway's numbered messages are committed. `received` keeps its first ranges only, see
+-- record_sequences: numbers beyond them count as missing until the gaps before them close, so a watermark never
+-- claims too much and a gateway that leaves gaps on purpose cannot make this row grow. Upserted last in every transaction, in key order.
 CREATE TABLE readings.sequence (
     gateway_key bigint NOT NULL,
     stream_digest bigint NOT NULL,

@@ -42,12 +42,17 @@ def sql_root() -> Path:
 
 @cache
 def queries(name: str) -> Mapping[str, str]:
-    """The named statements of ``sql/queries/<name>.sql``, without their trailing semicolon."""
+    """The named statements of ``sql/queries/<name>.sql``, without comment lines and trailing semicolon."""
     parts = _NAME.split((sql_root() / "queries" / f"{name}.sql").read_text())
     names, texts = parts[1::2], parts[2::2]
     if len(set(names)) != len(names):
         raise ValueError(f"queries/{name}.sql names a statement twice")
-    return MappingProxyType({key: text.strip().removesuffix(";") for key, text in zip(names, texts, strict=True)})
+    return MappingProxyType({key: _statement(text) for key, text in zip(names, texts, strict=True)})
+
+
+def _statement(text: str) -> str:
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    return "\n".join(lines).strip().removesuffix(";")
 
 
 def migrations(database: str, root: Path | None = None) -> tuple[Migration, ...]:

@@ -3,10 +3,10 @@
 import mqtt5
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.mqtt_wire import connack, feed, packets, publish, suback
 
 from telemetry.sources.mqtt_packets import SessionSettings
 from telemetry.sources.mqtt_session import Session
+from tests.support.mqtt_wire import connack, feed, packets, publish, suback
 
 TOPICS = st.sampled_from(
     ["gw/home-0001/readings", "gw/home-0002/a/b", "gw/home-0001/committed", "stray", "gw/x", "N/1/system/0"]

@@ -2,6 +2,10 @@
 
 import mqtt5
 import pytest
+
+from telemetry.errors import SourceRefused, SourceUnavailable
+from telemetry.sources.mqtt_packets import SessionSettings
+from telemetry.sources.mqtt_session import Session, State
 from tests.support.mqtt_wire import (
     NOW_US,
     connack,
@@ -13,10 +17,6 @@ from tests.support.mqtt_wire import (
     publish,
     suback,
 )
-
-from telemetry.errors import SourceRefused, SourceUnavailable
-from telemetry.sources.mqtt_packets import SessionSettings
-from telemetry.sources.mqtt_session import Session, State
 
 
 def tokens(session):

@@ -1,4 +1,4 @@
-"""The printed configuration documents every key and loads to what it prints; wrong keys get the right one named."""
+"""The printed configuration documents every key and loads to itself; a wrong key gets the right one named."""
 
 import re
 import tomllib

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+import pytest_asyncio
 
 from telemetry.embedded.postgres import EmbeddedPostgres
 from telemetry.embedded.postgres_leftovers import servers_in
@@ -27,6 +28,13 @@ def short_dir():
     directory.chmod(0o711)
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared():
+    """One server for the tests that only ask it something."""
+    async with temporary_postgres(fast=False) as postgres:
+        yield postgres
 
 
 def free_port() -> int:
@@ -48,30 +56,28 @@ async def value(postgres: EmbeddedPostgres, query: str, *arguments):
 
 
 class TestStart:
-    async def test_from_nothing_it_answers_with_the_settings_the_service_needs(self):
-        async with temporary_postgres(fast=False) as postgres:
-            expected = {
-                "data_checksums": "on",
-                "server_encoding": "UTF8",
-                "synchronous_commit": "on",
-                "fsync": "on",
-                "full_page_writes": "on",
-                "password_encryption": "scram-sha-256",
-                "wal_compression": "pglz",
-                "max_wal_size": "8GB",
-                "TimeZone": "UTC",
-            }
-            shown = {name: await value(postgres, "SELECT current_setting($1)", name) for name in expected}
-            collation = await value(postgres, "SELECT datcollate FROM pg_database WHERE datname = 'postgres'")
+    async def test_from_nothing_it_answers_with_the_settings_the_service_needs(self, shared):
+        expected = {
+            "data_checksums": "on",
+            "server_encoding": "UTF8",
+            "synchronous_commit": "on",
+            "fsync": "on",
+            "full_page_writes": "on",
+            "password_encryption": "scram-sha-256",
+            "wal_compression": "pglz",
+            "max_wal_size": "8GB",
+            "TimeZone": "UTC",
+        }
+        shown = {name: await value(shared, "SELECT current_setting($1)", name) for name in expected}
+        collation = await value(shared, "SELECT datcollate FROM pg_database WHERE datname = 'postgres'")
         assert shown == expected
         assert collation == "C"
 
-    async def test_dsn_and_connect_kwargs_name_the_same_server(self):
-        async with temporary_postgres() as postgres:
-            await value(postgres, "SELECT 1")
-            connection = await asyncpg.connect(postgres.dsn())
-            assert await connection.fetchval("SELECT current_user") == "postgres"
-            await connection.close()
+    async def test_dsn_and_connect_kwargs_name_the_same_server(self, shared):
+        await value(shared, "SELECT 1")
+        connection = await asyncpg.connect(shared.dsn())
+        assert await connection.fetchval("SELECT current_user") == "postgres"
+        await connection.close()
 
     async def test_settings_of_the_caller_win_whatever_characters_they_hold(self):
         name = "it's \\ here"
@@ -159,11 +165,10 @@ class TestPrivacy:
             assert [oct(mode(path)) for path in found] == ["0o700", "0o700", "0o700", "0o600", "0o600"]
             assert [mode(path) & 0o077 for path in place.cluster.rglob("*") if path.exists()].count(0) > 900
 
-    async def test_no_tcp_by_default(self):
-        async with temporary_postgres() as postgres:
-            processes = servers_in(postgres.place.cluster)
-            assert len(processes) > 1
-            assert [found for process in processes for found in process.net_connections("inet")] == []
+    async def test_no_tcp_by_default(self, shared):
+        processes = servers_in(shared.place.cluster)
+        assert len(processes) > 1
+        assert [found for process in processes for found in process.net_connections("inet")] == []
 
     async def test_a_port_opens_loopback_only_and_asks_for_the_password_too(self, short_dir):
         port = free_port()
@@ -178,65 +183,61 @@ class TestPrivacy:
                 await asyncpg.connect(**over_tcp, password="wrong")
             assert await value(postgres, "SELECT 1") == 1
 
-    async def test_a_wrong_or_missing_password_is_refused(self, tmp_path):
-        async with temporary_postgres() as postgres:
-            with pytest.raises(asyncpg.InvalidPasswordError):
-                await asyncpg.connect(**postgres.connect_kwargs(password="wrong"))
-            without = postgres.connect_kwargs() | {"password": None, "passfile": tmp_path / "absent"}
-            with pytest.raises(asyncpg.InvalidPasswordError):
-                await asyncpg.connect(**without)
+    async def test_a_wrong_or_missing_password_is_refused(self, shared, tmp_path):
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(**shared.connect_kwargs(password="wrong"))
+        without = shared.connect_kwargs() | {"password": None, "passfile": tmp_path / "absent"}
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(**without)
 
-    async def test_each_cluster_has_a_password_of_its_own(self, short_dir):
-        async with EmbeddedPostgres(short_dir, settings=FAST) as one, temporary_postgres() as other:
-            assert one.admin_password != other.admin_password
+    async def test_each_cluster_has_a_password_of_its_own(self, shared, short_dir):
+        async with EmbeddedPostgres(short_dir, settings=FAST) as one:
+            assert one.admin_password != shared.admin_password
             assert len(one.admin_password) >= 43
 
-    async def test_settings_cannot_be_changed_past_the_file(self):
-        async with temporary_postgres() as postgres:
-            with pytest.raises(asyncpg.PostgresError, match="ALTER SYSTEM"):
-                await value(postgres, "ALTER SYSTEM SET log_statement = 'all'")
+    async def test_settings_cannot_be_changed_past_the_file(self, shared):
+        with pytest.raises(asyncpg.PostgresError, match="ALTER SYSTEM"):
+            await value(shared, "ALTER SYSTEM SET log_statement = 'all'")
 
 
 class TestLog:
     """Everything below holds the serial in a place that PostgreSQL writes into its log by default."""
 
-    async def test_no_value_of_a_row_reaches_it(self):
-        async with temporary_postgres() as postgres:
-            connection = await asyncpg.connect(**postgres.connect_kwargs())
-            await connection.execute("CREATE TABLE devices (serial text PRIMARY KEY, power int CHECK (power > 0))")
-            insert = "INSERT INTO devices VALUES ($1, $2)"
+    async def test_no_value_of_a_row_reaches_it(self, shared):
+        connection = await asyncpg.connect(**shared.connect_kwargs())
+        await connection.execute("CREATE TABLE devices (serial text PRIMARY KEY, power int CHECK (power > 0))")
+        insert = "INSERT INTO devices VALUES ($1, $2)"
+        await connection.execute(insert, SERIAL, 1)
+        with pytest.raises(asyncpg.UniqueViolationError):
             await connection.execute(insert, SERIAL, 1)
-            with pytest.raises(asyncpg.UniqueViolationError):
-                await connection.execute(insert, SERIAL, 1)
-            with pytest.raises(asyncpg.CheckViolationError):
-                await connection.execute(insert, SERIAL + "9", -1)
-            with pytest.raises(asyncpg.PostgresError):
-                await connection.execute(f"INSERT INTO devices VALUES ('{SERIAL}', '{SERIAL}')")
-            with pytest.raises(asyncpg.PostgresError):
-                await connection.execute(f"SELEC '{SERIAL}'")
-            with pytest.raises(asyncpg.PostgresError):
-                await connection.copy_to_table("devices", source=_bytes(f"X\t{SERIAL}\n".encode()), format="text")
-            with pytest.raises(asyncpg.PostgresError):
-                await connection.execute(f"DO $$ BEGIN RAISE WARNING '{SERIAL}'; RAISE '{SERIAL}'; END $$")
-            await connection.close()
-            log = postgres.place.log.read_text()
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute(insert, SERIAL + "9", -1)
+        with pytest.raises(asyncpg.PostgresError):
+            await connection.execute(f"INSERT INTO devices VALUES ('{SERIAL}', '{SERIAL}')")
+        with pytest.raises(asyncpg.PostgresError):
+            await connection.execute(f"SELEC '{SERIAL}'")
+        with pytest.raises(asyncpg.PostgresError):
+            await connection.copy_to_table("devices", source=_bytes(f"X\t{SERIAL}\n".encode()), format="text")
+        with pytest.raises(asyncpg.PostgresError):
+            await connection.execute(f"DO $$ BEGIN RAISE WARNING '{SERIAL}'; RAISE '{SERIAL}'; END $$")
+        await connection.close()
+        log = shared.place.log.read_text()
         assert "ready to accept connections" in log
         assert SERIAL not in log
 
-    async def test_nor_does_the_statement_of_a_server_process_that_crashed(self):
-        async with temporary_postgres() as postgres:
-            connection = await asyncpg.connect(**postgres.connect_kwargs())
-            pid = await connection.fetchval("SELECT pg_backend_pid()")
-            running = asyncio.create_task(connection.execute(f"SELECT pg_sleep(600), '{SERIAL}'"))
-            while await value(postgres, "SELECT state FROM pg_stat_activity WHERE pid = $1", pid) != "active":
-                await asyncio.sleep(0.01)
-            os.kill(pid, signal.SIGKILL)
-            with pytest.raises((asyncpg.PostgresError, OSError)):
-                await running
-            while postgres.place.log.read_text().count("ready to accept connections") < 2:
-                await asyncio.sleep(0.01)
-            assert "was terminated by signal 9" in postgres.place.log.read_text()
-            assert SERIAL not in postgres.place.log.read_text()
+    async def test_nor_does_the_statement_of_a_server_process_that_crashed(self, shared):
+        connection = await asyncpg.connect(**shared.connect_kwargs())
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        running = asyncio.create_task(connection.execute(f"SELECT pg_sleep(600), '{SERIAL}'"))
+        while await value(shared, "SELECT state FROM pg_stat_activity WHERE pid = $1", pid) != "active":
+            await asyncio.sleep(0.01)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises((asyncpg.PostgresError, OSError)):
+            await running
+        while shared.place.log.read_text().count("ready to accept connections") < 2:
+            await asyncio.sleep(0.01)
+        assert "was terminated by signal 9" in shared.place.log.read_text()
+        assert SERIAL not in shared.place.log.read_text()
 
 
 async def _bytes(data: bytes):

@@ -30,7 +30,12 @@ class Faults:
 
 
 # far outside of what any home device reports, for fields of the first device kinds; and fields in no catalogue
-_IMPLAUSIBLE: Final = {"ac_voltage_v": 1e6, "grid_power_w": -1e9, "battery_soc_pct": 250.0, "temperature_c": 9999.0}
+_IMPLAUSIBLE: Final = {
+    "ac_voltage_v": 1e6,
+    "grid_power_w": -1e9,
+    "battery_soc_pct": 250.0,
+    "temperature_c": 9999.0,
+}
 _UNLISTED: Final[tuple[tuple[str, Value], ...]] = (
     ("owner_name", "Erika Mustermann"),
     ("latitude", 48.137),

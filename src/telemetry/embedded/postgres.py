@@ -240,6 +240,8 @@ class EmbeddedPostgres:
         settings = settings_for(place.socket_dir, self._port, self._settings)
         write_private(place.cluster / "postgresql.conf", configuration_text(settings), place.account)
         write_private(place.cluster / "pg_hba.conf", authentication_text(self._port), place.account)
+        for stale in place.socket_dir.iterdir():  # of a server that was killed; its lock file would stop ours
+            stale.unlink()
         if place.log.exists() and place.log.stat().st_size > _LOG_KEPT_BYTES:
             place.log.replace(place.log.with_suffix(".log.1"))
         self._server.start(

@@ -150,6 +150,8 @@ class InstanceLock:
         """Let go. The file stays: removing it would let two processes lock two files of the same name."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
+            # Explicitly: between its fork and exec a child has the descriptor too, and closing ours is not enough.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 

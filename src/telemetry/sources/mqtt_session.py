@@ -96,7 +96,7 @@ class Session:
     def disconnect(self) -> None:
         """Say goodbye (3.14); the broker keeps the session until it expires."""
         if self.state is State.CONNECTED:
-            self._out.append(mqtt5.DisconnectPacket().write())
+            self._out += [self.queue.due(), mqtt5.DisconnectPacket().write()]
         self.state = State.CLOSED
 
     def connection_lost(self) -> None:
@@ -117,7 +117,8 @@ class Session:
         self._filled = end - at if self.state is not State.CLOSED else 0
         if at and self._filled:
             self._buffer[: self._filled] = self._buffer[at:end]
-        self._send(self.queue.due(), now)
+        if self.state is State.CONNECTED:
+            self._send(self.queue.due(), now)
 
     def tick(self, now: float) -> None:
         """Send PINGREQ (3.12) and find out that the broker is gone; reading or not, several times an interval."""
@@ -315,7 +316,7 @@ class Session:
         if self.state is State.CLOSED:
             return
         if code is not None and self.state is State.CONNECTED:
-            self._out.append(mqtt5.DisconnectPacket(reason_code=code).write())
+            self._out += [self.queue.due(), mqtt5.DisconnectPacket(reason_code=code).write()]
         self.state = State.CLOSED
         self.failure = SourceUnavailable(text, remedy=remedy)
 

@@ -109,6 +109,17 @@ class FileKeystore:
                 _stage(self._directory, staged)
             self._publish(staged)
 
+    def add_passwords(self) -> None:
+        """Make the passwords of roles that came with a newer version. Keys are never made here.
+
+        A database takes a new password at the next migration; a new key would open nothing.
+        """
+        with self._exclusively():
+            for name, value in _generate():
+                if name not in _LENGTHS and not (self._directory / name).exists():
+                    _write_new(self._directory / name, value)
+            _sync_directory(self._directory)
+
     def _publish(self, staged: Path) -> None:
         for source in sorted(staged.iterdir()):
             target = self._directory / source.name
@@ -206,19 +217,25 @@ def _checked(name: str, value: bytes) -> bytes:
 
 def _stage(directory: Path, staged: Path) -> None:
     """Write all secrets beside, then give the folder its name: from then on they are complete."""
+    for broken_off in directory.glob(".creating-*"):
+        shutil.rmtree(broken_off)
     making = Path(tempfile.mkdtemp(prefix=".creating-", dir=directory))
     try:
         for name, value in _generate():
-            descriptor = os.open(making / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(value)
-                file.flush()
-                os.fsync(descriptor)
+            _write_new(making / name, value)
         _sync_directory(making)
         making.rename(staged)
         _sync_directory(directory)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _write_new(path: Path, value: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(value)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _generate() -> Iterator[tuple[str, bytes]]:

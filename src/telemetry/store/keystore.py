@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from telemetry.errors import KeystoreError
+from telemetry.ports import Keystore
 from telemetry.privacy.keys import (
     BLIND_KEY_BYTES,
     KEK_BYTES,
@@ -173,7 +174,7 @@ class EnvironmentKeystore:
         return _checked(name, decoded)
 
 
-def role_password(keystore: "FileKeystore | EnvironmentKeystore", role: str) -> str:
+def role_password(keystore: Keystore, role: str) -> str:
     """The password of a database role, as text."""
     return keystore.secret(password_name(role)).decode("ascii")
 

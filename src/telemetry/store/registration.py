@@ -19,7 +19,9 @@ from telemetry.store.keyring import OwnerSecrets
 MAX_DEVICE_LIMIT: Final = 1_000_000
 MAX_TEXT_LENGTH: Final = 500
 DEFAULT_REGION: Final = "default"
-_GATEWAY_NAME: Final = re.compile(r"[a-z0-9-]{3,64}")
+# Names the broker's own users start with: a gateway of such a name would be given the worker's rights.
+RESERVED_PREFIX: Final = "telemetry-"
+_GATEWAY_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{2,63}")
 _REGION: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 
@@ -70,7 +72,9 @@ class NewGateway:
 
     def __post_init__(self) -> None:
         if self.name and not _GATEWAY_NAME.fullmatch(self.name):
-            raise InputError("a gateway's name has 3 to 64 lower-case letters, digits and '-'")
+            raise InputError("a gateway's name has 3 to 64 lower-case letters, digits and, after the first, '-'")
+        if self.name.startswith(RESERVED_PREFIX):
+            raise InputError(f"names that start with {RESERVED_PREFIX} are the service's own")
         check_limits(self.device_limit, self.backfill_us)
 
 

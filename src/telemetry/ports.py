@@ -8,8 +8,10 @@ Source ──RawMessage──▶ pipeline ──Write──▶ Sink
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import polars as pl
+
 from telemetry.model.batch import Decoded, RawMessage, Write, Written
-from telemetry.model.identity import Device, Gateway, NewDevice
+from telemetry.model.identity import Enrolled, Gateway, NewDevice
 from telemetry.privacy.plan import Plan
 
 
@@ -38,8 +40,8 @@ class Source(Protocol):
 
     def acknowledge(self, tokens: Sequence[int]) -> None: ...
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 0 (watermarks, keep-alives); dropped with a count while disconnected."""
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Publish at QoS 0 (watermarks, keep-alives); False, and a count, when it cannot be sent now."""
         ...
 
 
@@ -70,18 +72,17 @@ class Sink(Protocol):
 class RegistryStore(Protocol):
     """Reads and extends the registry of owners, sites, gateways and devices. One event loop."""
 
-    async def load(self) -> tuple[Sequence[Gateway], Sequence[Device], Plan]:
-        """All gateways and devices, and the current plan, of one snapshot."""
+    async def load(self) -> tuple[Sequence[Gateway], pl.DataFrame, Plan]:
+        """All gateways, all devices (DEVICE_SCHEMA) and the current plan, of one snapshot."""
         ...
 
-    async def enrol(self, devices: Sequence[NewDevice]) -> Sequence[Device]:
-        """Insert devices and their sealed serials; where (site, blind index) exists already, the existing one.
-
-        Devices beyond their gateway's limit are left out of the answer.
-        """
+    async def enrol(self, devices: Sequence[NewDevice]) -> Enrolled:
+        """Insert devices and their sealed serials; where (site, blind index) exists already, the existing one."""
         ...
 
-    async def owner_public_keys(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]: ...
+    async def owner_public_keys(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]:
+        """The public key of each owner, to seal to; owners who are unknown or erased are left out."""
+        ...
 
 
 @runtime_checkable
@@ -92,3 +93,22 @@ class Keystore(Protocol):
     """
 
     def secret(self, name: str) -> bytes: ...
+
+
+@runtime_checkable
+class KeyWrapper(Protocol):
+    """Wraps owners' secrets under the key-encryption key. Safe to call from any thread; may block.
+
+    privacy.keys.Kek holds the key in memory; a KMS implements the same two calls without giving its key away.
+    """
+
+    @property
+    def kek_id(self) -> bytes:
+        """Names the key that wraps, 8 bytes, and tells nothing about it."""
+        ...
+
+    def wrap(self, secret: bytes, *, purpose: str, owner_key: int) -> bytes: ...
+
+    def unwrap(self, wrapped: bytes, *, purpose: str, owner_key: int) -> bytes:
+        """The secret. Raises UnsealError for another key, purpose or owner."""
+        ...

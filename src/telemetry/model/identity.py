@@ -5,9 +5,12 @@ HMAC-SHA-256 under the blind-index key (privacy.keys.BlindIndex).
 """
 
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import polars as pl
 
 from telemetry.model.fields import DeviceKind
 
@@ -15,6 +18,18 @@ DAY_US: Final = 86_400 * 1_000_000
 DEFAULT_BACKFILL_US: Final = 35 * DAY_US
 DEFAULT_DEVICE_LIMIT: Final = 256
 MAX_SERIAL_LENGTH: Final = 64
+BLIND_BYTES: Final = 16
+
+# The registry's devices as columns, without nulls: a million Device objects would take ten times the memory.
+# `serial_blind` converts to numpy without a copy, as uint8 of shape (n, 16); .view(">u8") makes it (n, 2).
+DEVICE_SCHEMA: Final[Mapping[str, pl.DataType]] = {
+    "device_key": pl.Int64(),
+    "site_key": pl.Int64(),
+    "gateway_key": pl.Int64(),
+    "kind": pl.UInt8(),  # DeviceKind
+    "serial_blind": pl.Array(pl.UInt8, BLIND_BYTES),
+    "plan_class": pl.Int32(),
+}
 
 
 class Enrolment(StrEnum):
@@ -60,6 +75,21 @@ class NewDevice:
     kind: DeviceKind
     serial_blind: bytes
     sealed_serial: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What became of a list of NewDevice.
+
+    ``devices``: those that exist now, each either new or the one that was there first (its ``device_key`` then
+    differs from the one proposed). Those that were refused, because their gateway has reached its limit, is
+    revoked or takes announced devices only, are left out and counted in ``refused``. ``elsewhere``: how many new
+    ones carry a serial that another site has as well; the operator is told, nobody is refused.
+    """
+
+    devices: Sequence[Device]
+    refused: int = 0
+    elsewhere: int = 0
 
 
 def new_key() -> int:

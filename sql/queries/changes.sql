@@ -1,0 +1,5 @@
+-- name: version
+SELECT version FROM consent.state;
+
+-- name: bump_version
+SELECT consent.bump_version();

@@ -184,7 +184,7 @@ def import_file(
 
 async def _import(file: Path, credentials: Path | None, config_file: Path | None, *, as_json: bool) -> None:
     from telemetry.cli.broker_access import admit
-    from telemetry.cli.progress import progress_bar
+    from telemetry.cli.progress import CommandProgress
     from telemetry.store.importing import read_import, run_import
 
     config = config_of(config_file)
@@ -196,8 +196,8 @@ async def _import(file: Path, credentials: Path | None, config_file: Path | None
     # Made before anything is imported: a file that cannot be written must not cost the credentials.
     with _new_private_file(credentials) as write:
         async with open_registry(config, owners_keys=True) as registry:
-            with progress_bar("importing", len(rows)) as progress:
-                done = await run_import(registry, rows, progress)
+            with CommandProgress("importing", total=len(rows), unit="rows") as progress:
+                done = await run_import(registry, rows, progress.advance)
         issued = {one.name: one.credential for one in done.gateways}
         write("".join(f"{line}\n" for line in ["gateway,credential", *map(",".join, issued.items())]))
     if issued:

@@ -75,6 +75,13 @@ class EmbeddedPostgres:
         self._locks: dict[Path, InstanceLock] = {}
         self._server = ServerProcess("the embedded PostgreSQL")
 
+    @classmethod
+    def attached(cls, data_dir: Path, place: Place) -> Self:
+        """A handle on a server that another process runs: for its DSN and places, not to be started or stopped."""
+        handle = cls(data_dir)
+        handle._place = place
+        return handle
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

@@ -79,7 +79,15 @@ def database_dsn(config: "Config", database: str = _TELEMETRY) -> str:
 
     """
     if config.embedded:
-        return _embedded_dsn(config.data_dir / "postgres", database)
+        from telemetry.embedded.attach import postgres_in
+
+        postgres = postgres_in(config.data_dir)
+        if postgres is None:
+            raise SupervisorError(
+                "the embedded PostgreSQL does not run",
+                remedy="start the service with `telemetry run`, or name its configuration with --config",
+            )
+        return postgres.dsn(database, "")
     if database == _KEYS:
         return config.database.keys_dsn or urlsplit(config.database.dsn)._replace(path=f"/{_KEYS}").geturl()
     return config.database.dsn
@@ -153,21 +161,6 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *,
     # Whoever pipes a table wants its lines whole.
     console = Console() if sys.stdout.isatty() else Console(width=240)
     console.print(table if rows else "nothing yet")
-
-
-def _embedded_dsn(home: Path, database: str) -> str:
-    from telemetry.embedded.postgres_files import find_place
-    from telemetry.embedded.postgres_settings import SOCKET_PORT
-    from telemetry.embedded.process import unprivileged_account
-
-    if home.is_dir():
-        sockets = find_place(home.resolve(), unprivileged_account()).socket_dir
-        if (sockets / f".s.PGSQL.{SOCKET_PORT}").exists():
-            return f"postgresql:///{database}?host={sockets}&port={SOCKET_PORT}"
-    raise SupervisorError(
-        "the embedded PostgreSQL does not run",
-        remedy="start the service with `telemetry run`, or name its configuration with --config",
-    )
 
 
 def _print_error(error: BaseException) -> None:

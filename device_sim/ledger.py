@@ -99,7 +99,7 @@ class Recorded:
 
     ``messages``: gateway, stream, sequence, readings, poison ("" for good ones), duplicate_of, acknowledged,
     committed. ``readings``: gateway, serial, kind, ts (µs since 1970 UTC), sequence, acknowledged, and a column
-    for each field that occurs (null: that reading does not have it); duplicates of a reading are rows of their own.
+    for each field that occurs (null: that reading does not have it); repetitions of a reading are rows too.
     """
 
     run: Mapping[str, Any]

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiomqtt
-from paho.mqtt.client import Client as PahoClient, ConnectFlags
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import ConnectFlags
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -136,7 +137,7 @@ class Link(aiomqtt.Client):
     def cut(self) -> None:
         """Break the connection as a power cut would: no DISCONNECT, so that the broker publishes the will."""
         sock = self._client.socket()
-        if sock is not None:
+        if isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 

@@ -76,7 +76,7 @@ class Mapping:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def for_file(self, name: str) -> "Mapping":
-        """This mapping with what ``files`` says about ``name``."""
+        """The mapping with what ``files`` says about ``name``."""
         merged = self
         for pattern, changes in self.files.items():
             if fnmatch.fnmatch(name, pattern):
@@ -123,7 +123,7 @@ def load_mapping(path: Path) -> Mapping:
 def read_recordings(
     paths: Sequence[Path], mapping: Mapping, limit: int | None = None
 ) -> tuple[pl.DataFrame, Expected]:
-    """Read ``paths`` into one frame: KEY columns (ts in µs since 1970 UTC) and fields, sorted by ts, and the account.
+    """Read ``paths`` into one frame, sorted by ts: KEY (ts in µs since 1970 UTC) and fields; and the account.
 
     ``limit``: the first so many readings of each file.
     """

@@ -100,7 +100,7 @@ async def run(
 
 
 def prepare(settings: ReplaySettings) -> tuple[pl.DataFrame, Expected]:
-    """Read the files: rows of gateway, serial, kind, ts (µs since 1970 UTC) and fields, in order; and the account."""
+    """Read the files: rows of KEY (ts in µs since 1970 UTC) and fields, in the order of time; and the account."""
     mapping: Mapping = load_mapping(settings.mapping)
     name = settings.gateway
     if name is None and len(settings.credentials) == 1:

@@ -59,6 +59,15 @@ class DeviceTable:
         """Slots by keyed hash, of the site's own devices only. int32[n], 0 for none."""
         return self._at_site(self._by_hash.lookup(first, second), site_key)
 
+    def probe(self, first: Words, second: Words, site_key: Keys) -> tuple[Slots, npt.NDArray[np.int64]]:
+        """The first round of `find`, and the indices of rows that `resume` must settle (HashIndex.probe)."""
+        found, pending = self._by_hash.probe(first, second)
+        return self._at_site(found, site_key), pending
+
+    def resume(self, first: Words, second: Words, site_key: Keys) -> Slots:
+        """The further rounds of `find`."""
+        return self._at_site(self._by_hash.resume(first, second), site_key)
+
     def find_blind(self, blind: npt.NDArray[np.uint8], site_key: Keys) -> Slots:
         """Slots by blind index (uint8[n, 16]), of the site's own devices only. int32[n], 0 for none."""
         return self._at_site(self._by_blind.lookup(*self._blind_words(blind, site_key)), site_key)

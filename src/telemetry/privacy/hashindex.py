@@ -40,16 +40,31 @@ class HashIndex:
 
     def lookup(self, first: Words, second: Words) -> Slots:
         """The slot of every pair of words, 0 where there is none. Any length n, result int32[n]."""
-        position = (first >> self._shift).view(np.int64)
-        found = self._cells.take(position)
+        found, pending = self.probe(first, second)
+        if pending.size:
+            found[pending] = self.resume(first[pending], second[pending])
+        return found
+
+    def probe(self, first: Words, second: Words) -> tuple[Slots, npt.NDArray[np.int64]]:
+        """The first round of a lookup: slots, and the indices of those that `resume` must settle (0 until then).
+
+        Callers who go through a column in blocks that fit the cache resume once, for all blocks together.
+        """
+        found = self._cells.take(self._position(first))
         hit = self._matches(found, first, second)
-        pending = np.flatnonzero(~hit & (found != _EMPTY))
-        position, first, second = position[pending], first[pending], second[pending]
+        pending = np.flatnonzero(hit < (found != _EMPTY))
+        found[pending] = _EMPTY
+        return found, pending
+
+    def resume(self, first: Words, second: Words) -> Slots:
+        """The further rounds of a lookup, for words that met a stranger in the first."""
+        found = np.zeros(first.size, np.int32)
+        pending = np.arange(first.size)
+        position = self._position(first)
         while pending.size:
             position = self._next(position)
             cell = self._cells.take(position)
-            hit = self._matches(cell, first, second)
-            walk = ~hit & (cell != _EMPTY)
+            walk = self._matches(cell, first, second) < (cell != _EMPTY)
             found[pending] = np.where(walk, _EMPTY, cell)
             pending, position, first, second = pending[walk], position[walk], first[walk], second[walk]
         return found
@@ -82,10 +97,13 @@ class HashIndex:
 
     def _matches(self, cell: Slots, first: Words, second: Words) -> npt.NDArray[np.bool_]:
         # clip turns _REMOVED into slot 0, whose words are never set
-        hit = self._first.take(cell, mode="clip") == first
+        hit: npt.NDArray[np.bool_] = self._first.take(cell, mode="clip") == first
         hit &= self._second.take(cell, mode="clip") == second
         hit &= cell > 0
         return hit
+
+    def _position(self, first: Words) -> npt.NDArray[np.int64]:
+        return (first >> self._shift).view(np.int64)
 
     def _next(self, position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return (position + 1) & (self._cells.size - 1)
@@ -111,7 +129,7 @@ class HashIndex:
     def _place(self, slots: Slots) -> None:
         """Put slots, whose words are set, into cells: each round, of those that meet in one cell one stays."""
         self._used += slots.size
-        position = (self._first[slots] >> self._shift).view(np.int64)
+        position = self._position(self._first[slots])
         while slots.size:
             free = self._cells.take(position) <= _EMPTY
             self._cells[position[free]] = slots[free]

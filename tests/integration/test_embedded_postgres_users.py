@@ -88,6 +88,7 @@ async def test_below_a_closed_directory_the_cluster_lies_elsewhere_and_nothing_i
         home = postgres.place.home
         assert home.parent == shared / SHARED_NAME
         assert (closed_dir / "var" / "postgres" / "location").read_text().strip() == str(home)
+        assert (home / "belongs-to").read_text().strip() == str(closed_dir / "var" / "postgres")
         assert psutil.Process(postgres.pid).uids().effective == postgres.place.account.uid != 0
         assert psutil.Process(postgres.pid).gids().effective != 0
         assert await answers(postgres)

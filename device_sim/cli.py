@@ -11,13 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from device_sim import fleet, replay
 from device_sim.engine import load_credentials
 from device_sim.faults import Faults
 from device_sim.figures import Figures, Summary
 from device_sim.formats import FORMATS
 from device_sim.gateway import Delivery
 from device_sim.link import Broker, Credential
+from device_sim.mappings import find_mapping, shipped_mappings
 
 _FLEET_EXAMPLES = """\
 examples:
@@ -98,7 +98,7 @@ def _add_replay(commands: Any) -> None:
         "replay",
         help="publish recordings as one or more gateways",
         description="Publish recordings as one or more gateways.",
-        epilog=_REPLAY_EXAMPLES.format(mappings=", ".join(replay.shipped_mappings())),
+        epilog=_REPLAY_EXAMPLES.format(mappings=", ".join(shipped_mappings())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(command=_replay)
@@ -186,6 +186,8 @@ def _delivery(arguments: argparse.Namespace) -> Delivery:
 
 
 async def _fleet(arguments: argparse.Namespace) -> int:
+    from device_sim import fleet  # pvlib takes seconds to import, which only this command needs
+
     start: datetime | None = arguments.start
     if start is not None and start.tzinfo is None:
         raise ValueError("--start needs an offset, as in 2026-05-01T12:00:00Z")
@@ -223,9 +225,11 @@ async def _fleet(arguments: argparse.Namespace) -> int:
 
 
 async def _replay(arguments: argparse.Namespace) -> int:
+    from device_sim import replay
+
     settings = replay.ReplaySettings(
         files=tuple(arguments.files),
-        mapping=replay.find_mapping(arguments.mapping),
+        mapping=find_mapping(arguments.mapping),
         broker=_broker(arguments),
         credentials=_credentials(arguments),
         gateway=arguments.gateway,

@@ -78,5 +78,5 @@ def session_of_day(rng: np.random.Generator, home: Household, day: int, local_of
         return None
     # whole tens of seconds, the step of a day's grid: a session across midnight then adds up exactly
     arrival_s = round(day * DAY_S + float(np.clip(arrival_h, 7, 22.5)) * 3600 - local_offset_s, -1)
-    full_s = arrival_s + round(share * home.ev_capacity_wh / home.ev_limit_w * 3600, -1)
+    full_s = arrival_s + share * home.ev_capacity_wh / home.ev_limit_w * 3600 // 10 * 10
     return Session(arrival_s, full_s, full_s + round(stay_h * 3600, -1), home.ev_limit_w, 95.0 - 100 * share)

@@ -7,6 +7,7 @@ is bounded in pyproject.toml; tests hold what this class relies on.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 _NO_LIMIT: Final = 65_535
+# a lost connection is what gateways are for: counted in Figures.connection_errors, not logged as an error
+_SILENT: Final = logging.getLogger("device_sim.mqtt")
+_SILENT.setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Link(aiomqtt.Client):
             keepalive=broker.keep_alive_s,
             timeout=broker.connect_timeout_s,
             tls_context=broker.context(),
+            logger=_SILENT,
             max_inflight_messages=window,
         )
         self._window = window

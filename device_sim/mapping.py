@@ -113,7 +113,7 @@ def load_mapping(path: Path) -> Mapping:
     """
     try:
         mapping = Mapping(**_parse(tomllib.loads(path.read_text(encoding="utf-8"))))
-    except (TypeError, tomllib.TOMLDecodeError) as error:
+    except (TypeError, AttributeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path.name}: {error}") from error
     if not mapping.fields and not all("fields" in changes for changes in mapping.files.values() or [{}]):
         raise ValueError(f"{path.name}: no [fields.…] says which column is what")

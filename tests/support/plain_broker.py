@@ -1,5 +1,7 @@
 """A mosquitto for one test: loopback, a free port, nothing kept on disk, restartable on the same port."""
 
+import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -23,7 +25,9 @@ class PlainBroker:
         self._configuration = folder / "mosquitto.conf"
         anonymous = "" if "allow_anonymous" in extra else "allow_anonymous true\n"
         limits = "" if "max_inflight_messages" in extra else "max_inflight_messages 0\nmax_queued_messages 0\n"
-        self._configuration.write_text(f"listener {self.port} 127.0.0.1\n{anonymous}{limits}{extra}")
+        # as root it would change to a user that cannot read files in the test's own folder
+        user = f"user {pwd.getpwuid(os.getuid()).pw_name}\n"
+        self._configuration.write_text(f"listener {self.port} 127.0.0.1\n{user}{anonymous}{limits}{extra}")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from device_sim.mapping import load_mapping, read_recordings
-from device_sim.replay import find_mapping, shipped_mappings
+from device_sim.mappings import find_mapping, shipped_mappings
 from telemetry.model.fields import FIELD_BY_NAME, KIND_BY_LABEL
 
 

@@ -182,7 +182,7 @@ def test_a_cut_list_of_missing_numbers_is_trusted_up_to_its_end_only() -> None:
     assert not counted.covers(6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_every_message_is_committed_in_the_end_whatever_is_lost(data: st.DataObject) -> None:
     """A broker that loses some of what it acknowledged, connections that break, a service that reports late."""

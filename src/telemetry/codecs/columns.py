@@ -93,10 +93,15 @@ def frame(parts: Sequence[Part]) -> pl.DataFrame:
     for name in FIELD_NAMES:
         if name in present:
             values = [part.values.get(name) for part in parts]
-            columns.append(_field_series(name, [
-                np.full(part.identity.ts.size, np.nan) if value is None else value
-                for part, value in zip(parts, values, strict=True)
-            ]))
+            columns.append(
+                _field_series(
+                    name,
+                    [
+                        np.full(part.identity.ts.size, np.nan) if value is None else value
+                        for part, value in zip(parts, values, strict=True)
+                    ],
+                )
+            )
     return pl.DataFrame(columns)
 
 

@@ -158,7 +158,9 @@ class _Readers:
         tokens = self._one_per_row(SERIAL_ID)
         start, end = self._tokens.value_start[tokens], self._tokens.value_end[tokens]
         length = end - start
-        self._leave_rows(np.flatnonzero(~self._tokens.is_text[tokens] | (length < 1) | (length > MAX_SERIAL_LENGTH)))
+        self._leave_rows(
+            np.flatnonzero(~self._tokens.is_text[tokens] | (length < 1) | (length > MAX_SERIAL_LENGTH))
+        )
         serials = texts(self._buffer, start, end)
         if not self._buffer.ascii_only:
             self._leave_rows(np.flatnonzero(serials.str.contains(_NOT_PLAIN).to_numpy()))

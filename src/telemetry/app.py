@@ -20,7 +20,7 @@ from telemetry.codecs.limits import CodecLimits
 from telemetry.config import BrokerConfig, Config
 from telemetry.embedded.broker import EmbeddedBroker
 from telemetry.embedded.postgres import EmbeddedPostgres
-from telemetry.errors import StoreUnavailable
+from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.model.batch import MICROSECONDS
 from telemetry.model.identity import Enrolled
 from telemetry.observe import Observer, events
@@ -158,7 +158,7 @@ class Worker:
         self.ready = asyncio.Event()
         self.source = MqttSource(endpoints.broker, self._clock)
         self._pipeline: Pipeline | None = None
-        self._pool: asyncpg.Pool | None = None
+        self._connect: Connect | None = None
 
     def stop(self) -> None:
         """Ask ``run`` to finish what is in flight and return."""
@@ -173,12 +173,14 @@ class Worker:
 
     async def database_answers(self) -> bool:
         """Whether the database answers a question now."""
-        if self._pool is None:
+        if self._connect is None:
             return False
         try:
-            return bool(await self._pool.fetchval("SELECT true"))
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection = await self._connect()
+        except StoreError:
             return False
+        await connection.close()
+        return True
 
     async def run(self) -> None:
         """Run until ``stop``.
@@ -198,17 +200,8 @@ class Worker:
             password=role_password(self._keystore, INGEST),
             statement_timeout_s=self._config.database.statement_timeout_s,
         )
-        pool = asyncpg.create_pool(
-            self._endpoints.dsn,
-            user=INGEST,
-            password=role_password(self._keystore, INGEST),
-            min_size=0,
-            max_size=2,
-            command_timeout=self._config.database.statement_timeout_s,
-        )
-        await pool
-        self._pool = pool
-        store = PostgresRegistryStore(pool)
+        self._connect = connect
+        store = PostgresRegistryStore(connect)
         registry = await self._loaded(store, blind)
         if registry is None:
             return
@@ -230,7 +223,7 @@ class Worker:
         finally:
             preparation.close()
             await sink.close()
-            await pool.close()
+            await store.close()
 
     async def _loaded(self, store: PostgresRegistryStore, blind: BlindIndex) -> Registry | None:
         """The registry; waits for a database that is not there yet. None when stopped meanwhile."""

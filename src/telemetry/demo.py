@@ -127,14 +127,20 @@ class Demo:
                 await _until(lambda: worker.connected, 15.0, "the worker did not reach the broker")
                 ready_s = time.monotonic() - began
                 self._tell_where(health, broker, postgres, ready_s)
-                return await self._feed(worker, feeds, postgres, health, ready_s)
+                try:
+                    return await self._feed(worker, feeds, postgres, health, ready_s)
+                finally:
+                    for feed in feeds:
+                        feed.kill()
 
     async def _feed(
         self, worker: Worker, feeds: list[Feed], postgres: EmbeddedPostgres, health: HealthServer, ready_s: float
     ) -> Outcome:
-        started = time.monotonic()
         for feed in feeds:
             await feed.start()
+        for feed in feeds:
+            await feed.begun()
+        started = time.monotonic()
         await self._watch(feeds, started)
         self.say("stopping the simulator and waiting for the last commit")
         summaries = [await feed.finish() for feed in feeds]
@@ -146,7 +152,9 @@ class Demo:
         figures = self.observer.snapshot()
         self.say("searching every table, file and metric for serials, names, addresses and coordinates")
         scanned = await self._scan(postgres, health, feeds)
-        replayed = sum(summary["published"] for feed, summary in zip(feeds, summaries, strict=True) if feed.recorded)
+        replayed = sum(
+            summary["published"] for feed, summary in zip(feeds, summaries, strict=True) if feed.recorded
+        )
         return Outcome(published, acknowledged, figures, scanned, ready_s, seconds, replayed)
 
     def _drained(self, worker: Worker, published: int) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from telemetry.app import Running, Worker, keystore_of, servers, stopper
 from telemetry.config import Config
 from telemetry.errors import SourceUnavailable, StoreUnavailable
-from telemetry.health import Heartbeat, HealthServer, Readiness
+from telemetry.health import HealthServer, Heartbeat, Readiness
 from telemetry.observe import Observer
 
 

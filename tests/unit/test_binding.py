@@ -226,6 +226,6 @@ def test_no_table_holds_a_serial() -> None:
     devices, refused = registry._devices, registry._refused
     columns = [value for value in vars(devices).values() if isinstance(value, np.ndarray)]
     for index in (devices._by_blind, devices._by_hash, refused):
-        columns += [index._cells, index._first, index._second]
+        columns += [index._cells, index._words]
     assert not any(b"INV000000" in column.tobytes() for column in columns)
     assert not any(b"00000024"[::-1] in column.tobytes() for column in columns)

@@ -60,12 +60,12 @@ def test_the_data_directory(tmp_path):
 def test_keys(tmp_path):
     directory = tmp_path / "keys"
     keystore = FileKeystore(directory)
-    assert statuses(check_keys(directory, keystore, SECRET_NAMES)) == [Status.WARN]
+    assert statuses(check_keys(keystore, SECRET_NAMES, directory)) == [Status.WARN]
     keystore.create()
-    assert statuses(check_keys(directory, keystore, SECRET_NAMES)) == [Status.OK]
+    assert statuses(check_keys(keystore, SECRET_NAMES, directory)) == [Status.OK]
     (directory / "blind_index").chmod(0o644)
     (directory / "kek").unlink()
-    found = check_keys(directory, keystore, SECRET_NAMES)
+    found = check_keys(keystore, SECRET_NAMES, directory)
     assert statuses(found) == [Status.FAIL, Status.FAIL]
     assert all(finding.remedy for finding in found)
 

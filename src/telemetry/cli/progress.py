@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Literal, Self
 
 from rich.console import Console
@@ -82,3 +83,17 @@ class CommandProgress:
 
     def _amount(self, count: int) -> str:
         return f"{count / 2**20:,.1f} MiB" if self._unit == "bytes" else f"{count:,} {self._unit}"
+
+
+@contextmanager
+def progress_bar(what: str, total: int, unit: Unit = "rows") -> Iterator[Callable[[int, int], None]]:
+    """Gives a function that takes (done, all), for code that tells how far it is instead of how much was added."""
+    told = 0
+    with CommandProgress(what, total=total, unit=unit) as progress:
+
+        def tell(done: int, _all: int) -> None:
+            nonlocal told
+            progress.advance(done - told)
+            told = done
+
+        yield tell

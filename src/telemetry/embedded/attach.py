@@ -19,7 +19,7 @@ _LISTENERS: Final = (
 
 def postgres_in(data_dir: Path) -> EmbeddedPostgres | None:
     """A handle on the PostgreSQL in ``data_dir``/postgres, for its DSN and places; None where it does not run."""
-    home = data_dir / "postgres"
+    home = (data_dir / "postgres").resolve()  # drivers take a relative socket directory for a host's name
     if not home.is_dir():
         return None
     place = find_place(home, unprivileged_account())

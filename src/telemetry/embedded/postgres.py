@@ -230,6 +230,8 @@ class EmbeddedPostgres:
             given.unlink(missing_ok=True)
             shutil.rmtree(making, ignore_errors=True)
         if place.home != place.data_dir:
+            # Both ways: whoever finds a cluster there can tell whether its data directory still exists.
+            write_private(place.home / "belongs-to", f"{place.data_dir}\n")
             write_private(place.pointer, f"{place.home}\n")
 
     def _check_version(self) -> None:

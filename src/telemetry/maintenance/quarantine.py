@@ -85,6 +85,7 @@ class Retry:
     clock: ReceiptClock
     reload_plan: Callable[[int], Awaitable[None]]
     report: RetryReport = field(default_factory=RetryReport)
+    _known: dict[int, Opener] = field(default_factory=dict)
 
     async def run(self, keys: Sequence[int]) -> RetryReport:
         """Retry the held messages among ``keys``; see ``retry_messages``."""
@@ -98,7 +99,9 @@ class Retry:
     async def _open(self, row: Mapping[str, Any]) -> _Held | None:
         owner = row["owner_key"] or SERVICE
         try:
-            opener = await self.openers(owner)
+            if owner not in self._known:
+                self._known[owner] = await self.openers(owner)
+            opener = self._known[owner]
             plaintext = opener.open(
                 row["sealed"], purpose=Purpose.QUARANTINE, subject_key=owner, bound=row["digest"]
             )

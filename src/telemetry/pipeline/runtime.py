@@ -240,5 +240,3 @@ def _pass_on(done: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
     """The first defect of any write ends the pipeline."""
     if not done.cancelled() and (error := done.exception()) is not None and not failed.done():
         failed.set_exception(error)
-
-

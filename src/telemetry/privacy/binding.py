@@ -140,8 +140,7 @@ class Registry:
                 mixes = self._mix(site[at])
                 words = (hashes[0][missing] ^ mixes[0], hashes[1][missing] ^ mixes[1])
                 unknown = self._first_sight(rows[missing], gateway_slots[at], words, enrol=enrol)
-                found = self._devices.find(*words, site[at])
-                device_key[missing] = self._devices.device_key[found]
+                found, device_key[missing] = self._devices.find(*words, site[at])
                 plan_class[missing] = self._devices.plan_class[found]
             return Bound(
                 rows=rows,
@@ -172,16 +171,16 @@ class Registry:
             of = message[block].astype(np.int64)
             first, second = (hashed[block] ^ mix.take(of) for hashed, mix in zip(hashes, mixes, strict=True))
             at = site.take(of)
-            found, walk = devices.probe(first, second, at)
+            found, keys, walk = devices.probe(first, second, at)
             if walk.size:
                 walks.append((walk + start, first[walk], second[walk], at[walk]))
-            slots[block], device_key[block] = found, devices.device_key.take(found)
+            slots[block], device_key[block] = found, keys
             if not one_class:
                 plan_class[block] = devices.plan_class.take(found)
         if walks:
             rows, first, second, at = (np.concatenate(parts) for parts in zip(*walks, strict=True))
-            found = devices.resume(first, second, at)
-            slots[rows], device_key[rows] = found, devices.device_key.take(found)
+            found, keys = devices.resume(first, second, at)
+            slots[rows], device_key[rows] = found, keys
             plan_class[rows] = devices.plan_class.take(found)
         return slots, device_key, plan_class
 

@@ -23,6 +23,7 @@ from telemetry.store.registration import (
     OwnerRef,
     Registration,
     check_limits,
+    new_credential,
 )
 from telemetry.store.sql import queries
 
@@ -80,6 +81,14 @@ class Administration:
             if await self._connection.fetchval(self._sql["set_gateway"], *arguments) is None:
                 raise RegistryError("the gateway is unknown", remedy="`telemetry gateway list`")
             registration.events.append(("gateway.set", None, gateway_key, 1))
+
+    async def renew_credential(self, gateway_key: int) -> str:
+        """A new credential, in place of one that was lost or has leaked; the broker is told by the caller."""
+        async with self.registering() as registration:
+            if not await self._connection.fetchval(self._sql["is_enrolled"], gateway_key):
+                raise RegistryError("the gateway is unknown or revoked", remedy="`telemetry gateway list`")
+            registration.events.append(("gateway.renew", None, gateway_key, 1))
+        return new_credential()
 
     async def gateway_named(self, name: str) -> int:
         """The key of the gateway with this name, revoked ones included. Raises RegistryError when unknown."""

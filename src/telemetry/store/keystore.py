@@ -42,6 +42,7 @@ _LENGTHS: Final[Mapping[str, int]] = {
     QUARANTINE_PUBLIC: PUBLIC_KEY_BYTES,
 }
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_VARIABLE: Final = "TELEMETRY_SECRET_"
 _STAGED: Final = ".created"
 _LOST: Final = "restore it from a backup of the keys; a new one would not open what exists"
 
@@ -162,7 +163,7 @@ class EnvironmentKeystore:
 
         """
         _check_allowed(name, self._allowed)
-        variable = f"TELEMETRY_SECRET_{name.upper().replace('-', '_')}"
+        variable = f"{_VARIABLE}{name.upper().replace('-', '_')}"
         encoded = self._environment.get(variable)
         if not encoded:
             raise KeystoreError(f"${variable} is not set", remedy="set it to the secret in base64")
@@ -172,6 +173,13 @@ class EnvironmentKeystore:
             # Not chained: the cause's text could quote a part of the secret.
             raise KeystoreError(f"${variable} is not base64", remedy="encode it with `base64 -w0`") from None
         return _checked(name, decoded)
+
+
+def open_keystore(data_dir: Path, *, allowed: frozenset[str] | None = None) -> FileKeystore | EnvironmentKeystore:
+    """The environment's secrets where any is set there, otherwise the files in ``data_dir``/keys."""
+    if any(name.startswith(_VARIABLE) for name in os.environ):
+        return EnvironmentKeystore(allowed=allowed)
+    return FileKeystore(data_dir / "keys", allowed=allowed)
 
 
 def role_password(keystore: Keystore, role: str) -> str:

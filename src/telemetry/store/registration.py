@@ -145,7 +145,7 @@ class Registration:
         )
         self.events.append(("gateway.enrol", owner.owner_key, gateway_key, 1))
         self._seal(owner, gateway_key, [(Purpose.GATEWAY_NAME, name)])
-        return IssuedGateway(gateway_key, site_key, name, secrets.token_urlsafe(32))
+        return IssuedGateway(gateway_key, site_key, name, new_credential())
 
     def clear(self) -> None:
         """Forget the rows, once they are written."""
@@ -163,6 +163,11 @@ class Registration:
 def random_gateway_name() -> str:
     """``gw-`` and 80 random bits in base32."""
     return "gw-" + base64.b32encode(secrets.token_bytes(10)).decode("ascii").lower()
+
+
+def new_credential() -> str:
+    """256 random bits as text."""
+    return secrets.token_urlsafe(32)
 
 
 def check_limits(device_limit: int | None, backfill_us: int | None) -> None:

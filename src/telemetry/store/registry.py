@@ -66,11 +66,13 @@ class PostgresRegistryStore:
         async def receive(data: bytes) -> None:
             stream.extend(data)
 
-        async with self._connected("loading the registry") as connection:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                version = await connection.fetchval(self._sql["version"])
-                gateways = await connection.fetch(self._sql["gateways"])
-                await connection.copy_from_query(self._sql["copy_devices"], output=receive, format="binary")
+        async with (
+            self._connected("loading the registry") as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            version = await connection.fetchval(self._sql["version"])
+            gateways = await connection.fetch(self._sql["gateways"])
+            await connection.copy_from_query(self._sql["copy_devices"], output=receive, format="binary")
         return [_gateway(row) for row in gateways], devices_from_copy(stream), Plan.default(version)
 
     async def enrol(self, devices: Sequence[NewDevice]) -> Enrolled:

@@ -140,15 +140,21 @@ class Outbox:
 
     def watermark(self, mark: Watermark) -> list[Message]:
         """Forget what is committed, and return it; what is named as missing becomes due soon."""
-        done = [sequence for sequence, held in self._held.items() if held.message.acknowledged and mark.covers(sequence)]
+        done = [
+            sequence
+            for sequence, held in self._held.items()
+            if held.message.acknowledged and mark.covers(sequence)
+        ]
         for sequence, held in self._held.items():
             if mark.lacks(sequence):
                 held.due_s = min(held.due_s, held.sent_s + self._missing_resend_s * held.message.sends)
         committed = [self._held.pop(sequence).message for sequence in done]
-        if any(mark.covers(message.sequence) for message in self._queue):  # resends that turn out to be needless
-            committed += [message for message in self._queue if mark.covers(message.sequence)]
-            self._queue = deque(message for message in self._queue if not mark.covers(message.sequence))
-        return committed
+        # a resend that turns out to be needless; one the broker never acknowledged goes out all the same
+        needless = [each for each in self._queue if each.acknowledged and mark.covers(each.sequence)]
+        if needless:
+            gone = {message.sequence for message in needless}
+            self._queue = deque(message for message in self._queue if message.sequence not in gone)
+        return committed + needless
 
     def overdue(self, now_s: float) -> int:
         """Put what has waited too long at the front again, in order. Returns how many."""

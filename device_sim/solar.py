@@ -75,7 +75,12 @@ def clear_sky(place: Place, unix_s: Floats) -> Sky:
     if up.any():
         high = zenith[up]
         mass = atmosphere.get_absolute_airmass(atmosphere.get_relative_airmass(high), pressure)
-        day_of_year = int(unix_s[0] // DAY_S - np.datetime64(int(unix_s[0]), "s").astype("M8[Y]").astype("M8[D]").astype(int)) + 1
+        day_of_year = (
+            int(
+                unix_s[0] // DAY_S - np.datetime64(int(unix_s[0]), "s").astype("M8[Y]").astype("M8[D]").astype(int)
+            )
+            + 1
+        )
         sky = clearsky.ineichen(
             high,
             mass,
@@ -102,9 +107,7 @@ def sky_of_day(place: Place, day: int, grid_s: Floats) -> Sky:
 def cloud_index(rng: np.random.Generator, size: int, step_s: float) -> Floats:
     """The clear-sky index (size): 1 is a clear sky; a Markov chain of skies with an OU process around each."""
     state = regimes(rng, size, dwell_s=_SKY_DWELL_S, weights=_SKY_WEIGHTS, step_s=step_s)
-    index = ornstein_uhlenbeck(
-        rng, _SKY_MEAN[state], sigma=_SKY_SIGMA[state], relax_s=120.0, step_s=step_s
-    )
+    index = ornstein_uhlenbeck(rng, _SKY_MEAN[state], sigma=_SKY_SIGMA[state], relax_s=120.0, step_s=step_s)
     return np.clip(index, 0.05, 1.08)
 
 

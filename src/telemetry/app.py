@@ -20,7 +20,7 @@ from telemetry.codecs.limits import CodecLimits
 from telemetry.config import BrokerConfig, Config
 from telemetry.embedded.broker import EmbeddedBroker
 from telemetry.embedded.postgres import EmbeddedPostgres
-from telemetry.errors import StoreUnavailable
+from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.model.batch import MICROSECONDS
 from telemetry.model.identity import Enrolled
 from telemetry.observe import Observer, events
@@ -64,14 +64,31 @@ class Endpoints:
     largest_batch: int | None = None  # messages that the broker sends ahead of acknowledgements
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What ``servers`` started, None where it is not embedded, and how a worker reaches it."""
+
+    endpoints: Endpoints
+    postgres: EmbeddedPostgres | None = None
+    broker: EmbeddedBroker | None = None
+
+    async def failed(self) -> None:
+        """Run until an embedded server ends though nobody asked it to. Raises SupervisorError."""
+        async with asyncio.TaskGroup() as group:
+            if self.postgres is not None:
+                group.create_task(self.postgres.failed())
+            if self.broker is not None:
+                group.create_task(self.broker.failed())
+
+
 @contextlib.asynccontextmanager
-async def servers(config: Config, observer: Observer) -> AsyncIterator[Endpoints]:
+async def servers(config: Config, observer: Observer) -> AsyncIterator[Running]:
     """Start what is embedded, make keys the first time, migrate; stop all of it at the end.
 
     Without ``config.embedded`` nothing is started: the endpoints are the configured ones.
     """
     if not config.embedded:
-        yield Endpoints(config.database.dsn, config.broker)
+        yield Running(Endpoints(config.database.dsn, config.broker))
         return
     async with contextlib.AsyncExitStack() as stack:
         postgres = EmbeddedPostgres(config.data_dir / "postgres")
@@ -86,7 +103,8 @@ async def servers(config: Config, observer: Observer) -> AsyncIterator[Endpoints
         started = time.perf_counter()
         await stack.enter_async_context(broker)
         observer.server_started(events.ServerStarted(events.Server(broker.kind), time.perf_counter() - started))
-        yield Endpoints(postgres.dsn("telemetry", INGEST), broker_config(config, broker), broker.max_in_flight)
+        found = Endpoints(postgres.dsn("telemetry", INGEST), broker_config(config, broker), broker.max_in_flight)
+        yield Running(found, postgres, broker)
 
 
 def broker_config(config: Config, broker: EmbeddedBroker) -> BrokerConfig:
@@ -140,6 +158,7 @@ class Worker:
         self.ready = asyncio.Event()
         self.source = MqttSource(endpoints.broker, self._clock)
         self._pipeline: Pipeline | None = None
+        self._connect: Connect | None = None
 
     def stop(self) -> None:
         """Ask ``run`` to finish what is in flight and return."""
@@ -151,6 +170,17 @@ class Worker:
     def connected(self) -> bool:
         """Whether the broker delivers to this worker."""
         return self.source.connected
+
+    async def database_answers(self) -> bool:
+        """Whether the database answers a question now."""
+        if self._connect is None:
+            return False
+        try:
+            connection = await self._connect()
+        except StoreError:
+            return False
+        await connection.close()
+        return True
 
     async def run(self) -> None:
         """Run until ``stop``.
@@ -170,6 +200,7 @@ class Worker:
             password=role_password(self._keystore, INGEST),
             statement_timeout_s=self._config.database.statement_timeout_s,
         )
+        self._connect = connect
         store = PostgresRegistryStore(connect)
         registry = await self._loaded(store, blind)
         if registry is None:
@@ -187,7 +218,8 @@ class Worker:
         if self._stopping.is_set():
             self._pipeline.stop()
         try:
-            await self._run_tasks(self._pipeline, watermarks, ChangeListener(connect, reload_plan), connect, started)
+            listener = ChangeListener(connect, reload_plan)
+            await self._run_tasks(self._pipeline, watermarks, listener, connect, started)
         finally:
             preparation.close()
             await sink.close()

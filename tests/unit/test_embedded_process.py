@@ -121,33 +121,24 @@ class TestInstanceLock:
         with InstanceLock(tmp_path / "lock") as lock:
             assert lock.held
 
-    def test_a_child_does_not_keep_it(self, tmp_path):
-        lock = InstanceLock(tmp_path / "lock")
-        lock.acquire()
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-        try:
-            lock.release()
-            InstanceLock(tmp_path / "lock").acquire()
-        finally:
-            child.communicate(b"\n")
-
-    def test_sigkill_frees_it(self, tmp_path):
+    def test_sigkill_frees_it_although_a_server_it_started_lives_on(self, tmp_path):
         code = (
-            "import sys, pathlib; from telemetry.embedded.process import InstanceLock\n"
-            "InstanceLock(pathlib.Path(sys.argv[1])).acquire(); print('held', flush=True); input()"
+            "import pathlib, subprocess, sys; from telemetry.embedded.process import InstanceLock\n"
+            "InstanceLock(pathlib.Path(sys.argv[1])).acquire()\n"
+            "subprocess.Popen(['sh', '-c', 'echo $$; exec sleep 600'], close_fds=False).wait()"
         )
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, tmp_path / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        holder = subprocess.Popen([sys.executable, "-c", code, tmp_path / "lock"], stdout=subprocess.PIPE)
+        server = int(holder.stdout.readline())
         try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"held\n"
-            with pytest.raises(AlreadyRunning, match=f"process {child.pid} "):
+            with pytest.raises(AlreadyRunning, match=f"process {holder.pid} "):
                 InstanceLock(tmp_path / "lock").acquire()
+            holder.kill()
+            holder.wait()
+            with InstanceLock(tmp_path / "lock") as lock:
+                assert lock.held
         finally:
-            child.kill()
-            child.communicate()
-        InstanceLock(tmp_path / "lock").acquire()
+            os.kill(server, signal.SIGKILL)
+            holder.communicate()
 
 
 @contextlib.asynccontextmanager

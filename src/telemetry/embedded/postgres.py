@@ -75,6 +75,13 @@ class EmbeddedPostgres:
         self._locks: dict[Path, InstanceLock] = {}
         self._server = ServerProcess("the embedded PostgreSQL")
 
+    @classmethod
+    def attached(cls, data_dir: Path, place: Place) -> Self:
+        """A handle on a server that another process runs: for its DSN and places, not to be started or stopped."""
+        handle = cls(data_dir)
+        handle._place = place
+        return handle
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -223,6 +230,8 @@ class EmbeddedPostgres:
             given.unlink(missing_ok=True)
             shutil.rmtree(making, ignore_errors=True)
         if place.home != place.data_dir:
+            # Both ways: whoever finds a cluster there can tell whether its data directory still exists.
+            write_private(place.home / "belongs-to", f"{place.data_dir}\n")
             write_private(place.pointer, f"{place.home}\n")
 
     def _check_version(self) -> None:
@@ -240,6 +249,8 @@ class EmbeddedPostgres:
         settings = settings_for(place.socket_dir, self._port, self._settings)
         write_private(place.cluster / "postgresql.conf", configuration_text(settings), place.account)
         write_private(place.cluster / "pg_hba.conf", authentication_text(self._port), place.account)
+        for stale in place.socket_dir.iterdir():  # of a server that was killed; its lock file would stop ours
+            stale.unlink()
         if place.log.exists() and place.log.stat().st_size > _LOG_KEPT_BYTES:
             place.log.replace(place.log.with_suffix(".log.1"))
         self._server.start(

@@ -10,6 +10,9 @@ from pathlib import Path
 import psutil
 
 from telemetry.embedded.process import POLL_S
+from telemetry.errors import SupervisorError
+
+_ORPHAN_PATIENCE_S = 1.0
 
 
 async def end_leftovers(cluster: Path, patience_s: float) -> None:
@@ -17,6 +20,10 @@ async def end_leftovers(cluster: Path, patience_s: float) -> None:
 
     Stopped, not adopted: we could not read the exit status of another's child, and its settings may be old.
     A fast shutdown rolls back what nobody will commit any more, and the next start needs no recovery.
+
+    Raises:
+        SupervisorError: some process cannot be ended.
+
     """
     pid_file = cluster / "postmaster.pid"
     if not pid_file.exists():
@@ -28,13 +35,15 @@ async def end_leftovers(cluster: Path, patience_s: float) -> None:
         process.send_signal(signal.SIGINT)
         await gone([process], patience_s)
     # Servers whose postmaster was killed end by themselves, except in the middle of a long computation.
-    if not await gone(left, 5.0):
+    if not await gone(left, _ORPHAN_PATIENCE_S):
         kill_all(left)
-        await gone(left, 30.0)
-    if not first.isdigit() or (psutil.pid_exists(int(first)) and not postmaster):
-        # Cut off by a crash, or the number is a stranger's by now (usual after a reboot): PostgreSQL would
-        # refuse to start for either, and the lock says that no other supervisor is here.
-        pid_file.unlink(missing_ok=True)
+        if not await gone(left, patience_s + 10.0):
+            raise SupervisorError(
+                f"processes of an earlier run still use {cluster}", remedy="they resist SIGKILL: wait for the disk"
+            )
+    # PostgreSQL would refuse to start for a file that is cut off, or whose number is a stranger's by now (usual
+    # after a reboot) or a zombie's. We hold the lock and have seen that nobody works here.
+    pid_file.unlink(missing_ok=True)
 
 
 def pid_file_lines(cluster: Path) -> list[str]:

@@ -130,9 +130,7 @@ class Preparation:
         senders = Senders(*self._registry.gateway_keys(arrived.slots))
         await self._fetch_sealers({int(senders.owner_key[0])})
         protected = Protected(rows=empty_readings())
-        write, found = await self._in_thread(
-            self._write, arrived, senders, protected, (rejection,), plan_version
-        )
+        write, found = await self._in_thread(self._write, arrived, senders, protected, (rejection,), plan_version)
         return Prepared(arrived, protected, (rejection,), write, found, 0.0)
 
     async def _in_thread(self, function: Callable[..., T], *args: object) -> T:

@@ -11,12 +11,12 @@ not take is halved until the message at fault is alone; that one goes to quarant
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from telemetry.errors import PlanOutdated, StoreError, StoreUnavailable
-from telemetry.model.batch import Reason, Rejection, Withheld, Written
+from telemetry.model.batch import RawMessage, Reason, Rejection, Withheld, Written
 from telemetry.observe import Observer, events
 from telemetry.pipeline.batcher import Batcher
 from telemetry.pipeline.delivery import Delivery, Ticket, Watermarks
@@ -81,14 +81,17 @@ class Pipeline:
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             while not self._stopping.is_set():
-                following = asyncio.ensure_future(anext(batches))
-                await asyncio.wait({following, stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
+                following = asyncio.create_task(_next(batches))
+                awaited: set[asyncio.Future[Any]] = {following, stopping, failed}
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                 if failed.done():
                     failed.result()
                 if not following.done():
                     following.cancel()  # what it held is not acknowledged, and comes again
                     break
                 messages = following.result()
+                if messages is None:
+                    break
                 ticket = self._delivery.received(messages)
                 arrived = await self._preparation.arrive(messages)
                 prepared = await self._prepared(arrived)
@@ -222,15 +225,18 @@ class Pipeline:
         )
         if written.watermarks:
             for mark in written.watermarks:
-                name = prepared.numbered.names.get((mark.gateway_key, mark.stream_digest))
-                if name is not None:
-                    self._watermarks.update(*name, mark)
+                who = prepared.numbered.names.get((mark.gateway_key, mark.stream_digest))
+                if who is not None:
+                    self._watermarks.update(*who, mark)
             self._observer.watermarks_advanced(events.WatermarksAdvanced(written.watermarks))
+
+
+async def _next(batches: AsyncGenerator[list[RawMessage], None]) -> list[RawMessage] | None:
+    """The next batch, None after the last."""
+    return await anext(batches, None)
 
 
 def _pass_on(done: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
     """The first defect of any write ends the pipeline."""
     if not done.cancelled() and (error := done.exception()) is not None and not failed.done():
         failed.set_exception(error)
-
-

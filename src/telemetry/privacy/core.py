@@ -6,7 +6,7 @@ Every row ends in exactly one place, decided in this order (numbers: rules of SE
 2. its serial is missing, empty or too long → rejected; it is bound to no device → rejected (1);
 3. its device's plan class withholds everything (an erased owner, 5) → withheld. Before time, so that nothing of
    it goes to quarantine, sealed or not;
-4. its time, which is that of receipt cut to the tick where it has none (6), lies outside the bounds (2) → rejected;
+4. its time, which is that of receipt cut to the tick where it has none (6), is out of bounds → rejected (2);
 5. values that its plan class does not keep are removed (7), then kept ones that are implausible: outside the
    catalogue's range, NaN or infinite (4). No value left: withheld as ``not_kept`` if the mask removed any value,
    else rejected as ``empty``. What the mask removes is not looked at, so it is never counted as implausible.
@@ -68,12 +68,12 @@ def protect(
     verdicts = _row_verdicts(bound, ts, now_us, future_limit_us)
     names = field_columns(rows)
     device_key, plan_class = bound.device_key, bound.plan_class
-    passing = None if verdicts is None else verdicts == _PASS
-    fields_frame = rows.select(names)
-    if passing is not None:
-        fields_frame = fields_frame.filter(pl.Series(passing))
-        ts, device_key, plan_class = ts.filter(pl.Series(passing)), device_key[passing], plan_class[passing]
-    fields = _protect_fields(fields_frame, bound.plan, plan_class)
+    columns = rows.select(ts, *names)
+    if verdicts is not None:
+        passing = verdicts == _PASS
+        columns, device_key, plan_class = columns.filter(passing), device_key[passing], plan_class[passing]
+    ts = columns.to_series()
+    fields = _protect_fields(columns.get_columns()[1:], bound.plan, plan_class)
     empty = _empty_rows(fields.columns, ts.len())
     frame = _reading_frame(ts, device_key, bound.plan.version, fields.columns)
     if empty is not None:
@@ -81,7 +81,7 @@ def protect(
         withheld = np.logical_or.reduce(list(fields.dropped.values())) if fields.dropped else np.False_
         settled = np.where(withheld, _CODE_OF_WITHHELD[Withheld.NOT_KEPT], _CODE_OF_REASON[Reason.EMPTY])
         verdicts[verdicts == _PASS] = np.where(empty, settled, _PASS)
-        frame = frame.filter(pl.Series(~empty))
+        frame = frame.filter(~empty)
     return Protected(
         rows=frame,
         rejections=() if verdicts is None else _rejections(verdicts, rows["message"].to_numpy()),
@@ -147,11 +147,11 @@ def _time_verdicts(
     return verdicts
 
 
-def _protect_fields(fields: pl.DataFrame, plan: Plan, plan_class: npt.NDArray[np.int32]) -> _Fields:
+def _protect_fields(columns: list[pl.Series], plan: Plan, plan_class: npt.NDArray[np.int32]) -> _Fields:
     """Step 5, column by column."""
     result = _Fields(columns=[], dropped={}, implausible={})
     kept_by = None if plan.keep.all() else _present_classes(plan, plan_class)
-    for column in fields:
+    for column in columns:
         field = FIELD_INDEX[column.name]
         keep = None
         if kept_by is not None and not plan.keep[kept_by, field].all():

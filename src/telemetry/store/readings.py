@@ -96,7 +96,7 @@ class PostgresSink:
             if connection is None or connection.is_closed():
                 connection = None
                 connection = await self._open()
-            async with asyncio.timeout(self._timeout_s):
+            async with _while_connected(connection, self._timeout_s):
                 yield connection
         except (PlanOutdated, asyncpg.PostgresError) as error:
             if isinstance(error, UNAVAILABLE) or not await _rolled_back(connection):
@@ -178,6 +178,28 @@ class PostgresSink:
             return Counts(0)
         await connection.execute(_QUERIES["lock_late"])
         return await merge(connection, pl.concat(late), LATE)
+
+
+@contextlib.asynccontextmanager
+async def _while_connected(connection: Any, timeout_s: float) -> AsyncIterator[None]:
+    """Raise TimeoutError after ``timeout_s``, or at once when the connection is lost.
+
+    asyncpg 0.32 does not notice the loss while its COPY waits for the socket to take more.
+    """
+    loop = asyncio.get_running_loop()
+    inside = True
+
+    def lost(_: Any) -> None:
+        if inside:
+            deadline.reschedule(loop.time())
+
+    try:
+        async with asyncio.timeout(timeout_s) as deadline:
+            connection.add_termination_listener(lost)
+            yield
+    finally:
+        inside = False
+        connection.remove_termination_listener(lost)
 
 
 async def _rolled_back(connection: Any) -> bool:

@@ -1,0 +1,173 @@
+"""A proxy between a client and a server that can delay, cut, stall and swallow replies; TCP or Unix sockets.
+
+    async with Proxy(upstream, listen) as proxy:
+        proxy.swallow_reply_to(POSTGRES_COMMIT)   # let it through, lose the answer and the connection
+        proxy.delay_s = 0.05                   # every chunk, both ways
+        proxy.stall(); proxy.resume()          # nothing moves, connections stay
+        proxy.cut()                            # all connections end at once
+
+An address is a path (Unix socket) or a (host, port); port 0 asks the kernel for one, see ``address``.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+Address = Path | tuple[str, int]
+_CHUNK = 64 * 1024
+POSTGRES_COMMIT = b"Q\0\0\0\x0bCOMMIT\0"  # the simple query, whole: "ON COMMIT" stands in other statements
+
+
+@dataclass(eq=False)
+class _Link:
+    """One client's connection and its own one to the server."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    swallowing: bool = False
+    tail: bytes = b""
+
+    def abort(self) -> None:
+        for writer in (self.client, self.server):
+            writer.transport.abort()
+
+
+@dataclass
+class _Trap:
+    """Armed once: recognises a request, and says what becomes of its reply."""
+
+    matches: Callable[[bytes], bool]
+    cut: bool
+    sprung: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Proxy:
+    """See the module. ``connections`` counts those accepted so far; ``swallowed`` the replies that were lost."""
+
+    def __init__(self, upstream: Address, listen: Address = ("127.0.0.1", 0)) -> None:
+        self._upstream = upstream
+        self._listen = listen
+        self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._moving = asyncio.Event()
+        self._moving.set()
+        self._refusing = False
+        self._trap: _Trap | None = None
+        self.delay_s = 0.0
+        self.connections = 0
+        self.swallowed = 0
+
+    async def __aenter__(self) -> Self:
+        if isinstance(self._listen, Path):
+            self._server = await asyncio.start_unix_server(self._accept, self._listen)
+        else:
+            self._server = await asyncio.start_server(self._accept, *self._listen)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, with the real port."""
+        if isinstance(self._listen, Path):
+            return self._listen
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return (host, port)
+
+    def cut(self) -> None:
+        """Abort all connections there are."""
+        for link in list(self._links):
+            link.abort()
+
+    def refuse(self, refusing: bool = True) -> None:
+        """Abort new connections as soon as they arrive, as a server that is gone."""
+        self._refusing = refusing
+
+    def stall(self) -> None:
+        """Move nothing until ``resume``."""
+        self._moving.clear()
+
+    def resume(self) -> None:
+        self._moving.set()
+
+    def swallow_reply_to(self, request: bytes | Callable[[bytes], bool], *, cut: bool = True) -> asyncio.Event:
+        """Forward the next request that contains or matches this, but not its reply.
+
+        The reply is awaited first, so the server has done what was asked; then the connection ends (``cut``) or
+        stays silent. The event is set when that has happened.
+        """
+        matches = request if callable(request) else lambda data: request in data
+        self._trap = _Trap(matches, cut)
+        return self._trap.sprung
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            if self._refusing:
+                return
+            upstream_reader, upstream = await self._connect()
+        except OSError:
+            return
+        finally:
+            if self._refusing or "upstream" not in locals():
+                writer.transport.abort()
+        link = _Link(writer, upstream)
+        self._links.add(link)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(link, reader, upstream, self._request))
+                group.create_task(self._pump(link, upstream_reader, writer, self._reply))
+        finally:
+            self._links.discard(link)
+            link.abort()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._upstream, Path):
+            return await asyncio.open_unix_connection(self._upstream)
+        return await asyncio.open_connection(*self._upstream)
+
+    async def _pump(
+        self,
+        link: _Link,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        inspect: Callable[[_Link, bytes], bytes],
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_CHUNK):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                await self._moving.wait()
+                if passed := inspect(link, data):
+                    writer.write(passed)
+                    await writer.drain()
+        link.abort()
+
+    def _request(self, link: _Link, data: bytes) -> bytes:
+        link.tail = (link.tail + data)[-_CHUNK:]  # a request may come in two chunks
+        if self._trap is not None and self._trap.matches(link.tail):
+            link.swallowing = True
+        return data
+
+    def _reply(self, link: _Link, data: bytes) -> bytes:
+        link.tail = b""
+        if not link.swallowing:
+            return data
+        self.swallowed += 1
+        trap, self._trap = self._trap, None
+        if trap is not None:
+            if trap.cut:
+                link.abort()
+            trap.sprung.set()
+        return b""

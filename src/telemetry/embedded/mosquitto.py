@@ -22,6 +22,7 @@ PASSWORD_FILE: Final = "passwords"  # noqa: S105 - a file's name
 ACL_FILE: Final = "acl"
 CONFIG_FILE: Final = "mosquitto.conf"
 MAX_MESSAGE_BYTES: Final = 256 * 1024
+NO_LIMIT: Final = 1_000_000_000
 ITERATIONS: Final = 1_000
 _HASH_TYPE: Final = "7"  # PBKDF2 with SHA-512
 _SALT_BYTES: Final = 12
@@ -98,9 +99,10 @@ def mosquitto_config(
         f"autosave_interval {1 if save_every_change else autosave_s}",
         f"autosave_on_changes {_flag(save_every_change)}",
         "",
-        "# 0 is no limit. The defaults, 20 and 1000, starve large batches and drop what is queued, silently.",
+        "# No limits (0 is none). The defaults, 20 and 1000, starve large batches and drop what is queued.",
         "max_inflight_messages 0",
-        "max_queued_messages 0",
+        "# Not 0, with which 2.0.11 disconnects whoever publishes what it refuses.",
+        f"max_queued_messages {NO_LIMIT}",
         "queue_qos0_messages false",
         f"message_size_limit {max_message_bytes}",
         "set_tcp_nodelay true",

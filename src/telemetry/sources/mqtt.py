@@ -54,7 +54,7 @@ class MqttSource:
         self._rng = rng or random.Random()
         self._tls = tls_context(config)
         self._taken_over_limit = taken_over_limit
-        self._taken_over = 0
+        self._taken_over = self._short_lived = 0  # in a row
         self._attempt = 0
         self._session = Session(_session_settings(config, password))
         self._connection: Connection | None = None
@@ -151,7 +151,7 @@ class MqttSource:
             self._connection = None
             await connection.disconnect()
         if loop.time() - connected_at >= self._config.reconnect_max_s:
-            self._attempt = self._taken_over = 0
+            self._attempt = self._taken_over = self._short_lived = 0
         return self._why_ended(connection)
 
     async def _open(self) -> Connection:
@@ -194,6 +194,14 @@ class MqttSource:
                 )
         if isinstance(connection.reason, ssl.SSLError):
             return self._tls_failed(connection.reason)
+        self._short_lived += 1
+        if session.lost and self._short_lived >= self._taken_over_limit:
+            # What a take-over looks like where the broker does not name it (mosquitto 2.0.11, rumqttd); also what
+            # a bad network looks like, so it is no reason to give up.
+            return SourceUnavailable(
+                f"the broker closed {self._short_lived} connections in a row without a reason",
+                remedy="see whether another worker uses the same broker.client_id or broker.username",
+            )
         return session.failure or SourceUnavailable("the connection to the broker ended")
 
 

@@ -69,6 +69,7 @@ class Session:
         self.state = State.CLOSED
         self.subscribed = False
         self.taken_over = False
+        self.lost = False  # the connection ended, and nobody said why
         self.failure: SourceError | None = None
         self.keep_alive = KeepAlive(settings.keep_alive_s, 0.0)
         self._messages: list[RawMessage] = []
@@ -85,7 +86,7 @@ class Session:
         """Begin a connection: a new epoch, and CONNECT to be sent (3.1)."""
         self.queue.begin_epoch()
         self.state, self.failure = State.CONNECTING, None
-        self.taken_over = self.subscribed = False
+        self.taken_over = self.subscribed = self.lost = False
         self.keep_alive = KeepAlive(self.settings.keep_alive_s, now)
         self._out.clear()
         self._filled = 0
@@ -101,6 +102,7 @@ class Session:
 
     def connection_lost(self) -> None:
         """The transport is gone."""
+        self.lost = self.state is State.CONNECTED
         self._fail("the connection to the broker was lost")
 
     # ---- bytes and time in

@@ -20,47 +20,45 @@ FROM (
     SELECT DISTINCT (gateway_key & 63)::integer AS bucket FROM unnest($1::bigint[]) AS gateway_key ORDER BY 1
 ) AS buckets
 
+-- name: room
+-- How many more devices each gateway may enrol, for those that may enrol at all. Joins of the batch itself would be
+-- planned as nested loops over thousands of rows, so the batch meets this answer in the worker.
+SELECT g.gateway_key, g.site_key, s.owner_key, s.device_plan_class,
+       g.device_limit - (SELECT count(*) FROM consent.device AS d WHERE d.gateway_key = g.gateway_key) AS room
+FROM consent.gateway AS g
+JOIN consent.site AS s USING (site_key)
+JOIN consent.owner AS o USING (owner_key)
+WHERE g.gateway_key = ANY ($1::bigint[]) AND g.revoked_at IS NULL AND g.enrolment = 'auto' AND o.erased_at IS NULL
+
 -- name: insert_devices
 -- The unique key (site_key, serial_blind) decides between workers; rows go in in its order, so that they cannot
 -- wait for each other crosswise. This does not bump the version: a new device changes nothing for batches in
 -- flight, and another worker that meets it enrols it itself and is given this one.
-WITH proposed AS (
-    SELECT p.*, row_number() OVER (PARTITION BY p.site_key, p.serial_blind ORDER BY p.place) AS copy
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bytea[], $6::bytea[]) WITH ORDINALITY
-        AS p (device_key, site_key, gateway_key, kind, serial_blind, sealed, place)
-), used AS (
-    SELECT gateway_key, count(*) AS devices FROM consent.device WHERE gateway_key = ANY ($3) GROUP BY gateway_key
-), absent AS (
-    SELECT p.*, s.owner_key, s.device_plan_class, g.device_limit, coalesce(u.devices, 0) AS devices,
-           row_number() OVER (PARTITION BY p.gateway_key ORDER BY p.place) AS nth
-    FROM proposed AS p
-    JOIN consent.gateway AS g ON g.gateway_key = p.gateway_key AND g.site_key = p.site_key
-    JOIN consent.site AS s ON s.site_key = p.site_key
-    JOIN consent.owner AS o ON o.owner_key = s.owner_key
-    LEFT JOIN used AS u ON u.gateway_key = p.gateway_key
-    WHERE p.copy = 1 AND g.revoked_at IS NULL AND g.enrolment = 'auto' AND o.erased_at IS NULL
-      AND NOT EXISTS (
-          SELECT FROM consent.device AS d WHERE d.site_key = p.site_key AND d.serial_blind = p.serial_blind
-      )
-), added AS (
-    INSERT INTO consent.device (device_key, site_key, gateway_key, kind, serial_blind, plan_class)
-    SELECT device_key, site_key, gateway_key, kind, serial_blind, device_plan_class
-    FROM absent
-    WHERE devices + nth <= device_limit
-    ORDER BY site_key, serial_blind
-    ON CONFLICT (site_key, serial_blind) DO NOTHING
-    RETURNING device_key
-)
+INSERT INTO consent.device (device_key, site_key, gateway_key, kind, serial_blind, plan_class)
+SELECT device_key, site_key, gateway_key, kind, serial_blind, plan_class
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bytea[], $6::integer[])
+    AS n (device_key, site_key, gateway_key, kind, serial_blind, plan_class)
+ORDER BY site_key, serial_blind
+ON CONFLICT (site_key, serial_blind) DO NOTHING
+RETURNING device_key
+
+-- name: seal_serials
 INSERT INTO vault.entry (owner_key, subject_kind, subject_key, attribute, sealed)
-SELECT owner_key, 'device', device_key, 'serial', sealed FROM absent JOIN added USING (device_key)
+SELECT owner_key, 'device', device_key, 'serial', sealed
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS n (owner_key, device_key, sealed)
 
 -- name: find_devices
-SELECT d.device_key, d.site_key, d.gateway_key, d.kind, d.serial_blind, d.plan_class,
-       EXISTS (
-           SELECT FROM consent.device AS o WHERE o.serial_blind = d.serial_blind AND o.site_key <> d.site_key
-       ) AS elsewhere
-FROM (SELECT DISTINCT * FROM unnest($1::bigint[], $2::bytea[]) AS w (site_key, serial_blind)) AS wanted
+SELECT d.device_key, d.site_key, d.gateway_key, d.kind, d.serial_blind, d.plan_class
+FROM unnest($1::bigint[], $2::bytea[]) AS wanted (site_key, serial_blind)
 JOIN consent.device AS d USING (site_key, serial_blind)
+
+-- name: count_elsewhere
+SELECT count(*)
+FROM consent.device AS d
+WHERE d.device_key = ANY ($1::bigint[])
+  AND EXISTS (
+      SELECT FROM consent.device AS o WHERE o.serial_blind = d.serial_blind AND o.site_key <> d.site_key
+  )
 
 -- name: public_keys
 SELECT owner_key, public_key FROM consent.owner WHERE owner_key = ANY ($1::bigint[]) AND erased_at IS NULL

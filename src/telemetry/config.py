@@ -3,6 +3,7 @@
 ``TELEMETRY_BROKER__PORT=8883`` sets ``broker.port``. ``telemetry config`` prints this file with its comments.
 """
 
+import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -79,7 +80,9 @@ class ObserveConfig(_Section):
     address: str = Field("127.0.0.1", description="metrics and health listen here")
     port: int = Field(9464, ge=0, le=65535, description="0 picks a free port")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
-    log_file: Path | None = Field(None, description="JSON lines; standard error without")
+    log_file: Path | None = Field(None, description="JSON lines (0600); standard error without")
+    log_max_bytes: int = Field(64 * 2**20, ge=2**16, description="a log file starts anew at this size or daily")
+    log_keep_days: int = Field(30, ge=1, le=90, description="older log files are removed")
 
 
 class Config(BaseSettings):
@@ -149,7 +152,29 @@ def load_config(path: Path | None = None, **overrides: Any) -> Config:
     try:
         return Config(**(values | overrides))
     except ValidationError as error:
-        lines = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()
-        )
-        raise ConfigurationError(lines, remedy="`telemetry config` prints every key with its meaning") from error
+        lines = "; ".join(_complaint(item["loc"], item["type"], item["msg"]) for item in error.errors())
+        # Not chained: pydantic's text quotes what was given, passwords in addresses included.
+        raise ConfigurationError(lines, remedy="`telemetry config` prints every key with its meaning") from None
+
+
+def _complaint(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """One line about one key, with the nearest key that exists where this one does not."""
+    path = ".".join(map(str, place)) or "configuration"
+    if kind != "extra_forbidden":
+        return f"{path}: {message}"
+    near = difflib.get_close_matches(path, keys(), n=1, cutoff=0.6)
+    same = [key for key in keys() if key.rpartition(".")[2] == place[-1]]
+    meant = near or same
+    return f"{path}: there is no such key" + (f"; did you mean {' or '.join(meant)}?" if meant else "")
+
+
+def keys() -> list[str]:
+    """Every key of the configuration, sections before a dot: ``broker.port``."""
+    found: list[str] = []
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            found += [f"{name}.{key}" for key in section.model_fields]
+        else:
+            found.append(name)
+    return found

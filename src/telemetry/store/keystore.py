@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from telemetry.errors import KeystoreError
+from telemetry.ports import Keystore
 from telemetry.privacy.keys import (
     BLIND_KEY_BYTES,
     KEK_BYTES,
@@ -41,6 +42,7 @@ _LENGTHS: Final[Mapping[str, int]] = {
     QUARANTINE_PUBLIC: PUBLIC_KEY_BYTES,
 }
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_VARIABLE: Final = "TELEMETRY_SECRET_"
 _STAGED: Final = ".created"
 _LOST: Final = "restore it from a backup of the keys; a new one would not open what exists"
 
@@ -109,6 +111,17 @@ class FileKeystore:
                 _stage(self._directory, staged)
             self._publish(staged)
 
+    def add_passwords(self) -> None:
+        """Make the passwords of roles that came with a newer version. Keys are never made here.
+
+        A database takes a new password at the next migration; a new key would open nothing.
+        """
+        with self._exclusively():
+            for name, value in _generate():
+                if name not in _LENGTHS and not (self._directory / name).exists():
+                    _write_new(self._directory / name, value)
+            _sync_directory(self._directory)
+
     def _publish(self, staged: Path) -> None:
         for source in sorted(staged.iterdir()):
             target = self._directory / source.name
@@ -150,7 +163,7 @@ class EnvironmentKeystore:
 
         """
         _check_allowed(name, self._allowed)
-        variable = f"TELEMETRY_SECRET_{name.upper().replace('-', '_')}"
+        variable = f"{_VARIABLE}{name.upper().replace('-', '_')}"
         encoded = self._environment.get(variable)
         if not encoded:
             raise KeystoreError(f"${variable} is not set", remedy="set it to the secret in base64")
@@ -162,7 +175,14 @@ class EnvironmentKeystore:
         return _checked(name, decoded)
 
 
-def role_password(keystore: "FileKeystore | EnvironmentKeystore", role: str) -> str:
+def open_keystore(data_dir: Path, *, allowed: frozenset[str] | None = None) -> FileKeystore | EnvironmentKeystore:
+    """The environment's secrets where any is set there, otherwise the files in ``data_dir``/keys."""
+    if any(name.startswith(_VARIABLE) for name in os.environ):
+        return EnvironmentKeystore(allowed=allowed)
+    return FileKeystore(data_dir / "keys", allowed=allowed)
+
+
+def role_password(keystore: Keystore, role: str) -> str:
     """The password of a database role, as text."""
     return keystore.secret(password_name(role)).decode("ascii")
 
@@ -206,19 +226,25 @@ def _checked(name: str, value: bytes) -> bytes:
 
 def _stage(directory: Path, staged: Path) -> None:
     """Write all secrets beside, then give the folder its name: from then on they are complete."""
+    for broken_off in directory.glob(".creating-*"):
+        shutil.rmtree(broken_off)
     making = Path(tempfile.mkdtemp(prefix=".creating-", dir=directory))
     try:
         for name, value in _generate():
-            descriptor = os.open(making / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(value)
-                file.flush()
-                os.fsync(descriptor)
+            _write_new(making / name, value)
         _sync_directory(making)
         making.rename(staged)
         _sync_directory(directory)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _write_new(path: Path, value: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(value)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _generate() -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,368 @@
+"""The composition root: builds everything from the configuration, runs it, and stops it in order.
+
+    Servers   embedded PostgreSQL and broker, keys, and the schema (not in production)
+    Worker    source → pipeline → store, with its jobs: watermarks, plan changes, partitions, figures
+
+Order of stopping: no new batches → commits in flight → acknowledgements → watermarks → broker → database.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from telemetry.codecs.limits import CodecLimits
+from telemetry.config import BrokerConfig, Config
+from telemetry.embedded.broker import EmbeddedBroker
+from telemetry.embedded.postgres import EmbeddedPostgres
+from telemetry.errors import StoreError, StoreUnavailable
+from telemetry.model.batch import MICROSECONDS
+from telemetry.model.identity import Enrolled
+from telemetry.observe import Observer, events
+from telemetry.pipeline.batcher import Batcher
+from telemetry.pipeline.delivery import Delivery, Watermarks
+from telemetry.pipeline.preparation import Bounds, Preparation
+from telemetry.pipeline.reload import RegistryReloader
+from telemetry.pipeline.runtime import Limits, Pipeline
+from telemetry.ports import Clock, Keystore
+from telemetry.privacy.binding import Registry
+from telemetry.privacy.keys import BlindIndex
+from telemetry.sources.mqtt import MqttSource
+from telemetry.store import partitions
+from telemetry.store.connection import Connect, connector
+from telemetry.store.keystore import BLIND_INDEX, INGEST_SECRETS, QUARANTINE_PUBLIC, FileKeystore, role_password
+from telemetry.store.listen import ChangeListener
+from telemetry.store.migrate import ROLES, migrate
+from telemetry.store.readings import PostgresSink
+from telemetry.store.registry import PostgresRegistryStore
+
+INGEST = "telemetry_ingest"
+_PARTITION_INTERVAL_S = 600.0
+_FIGURES_INTERVAL_S = 0.5
+_START_RETRY_S = 1.0
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_us(self) -> int:
+        """Microseconds since 1970 UTC."""
+        return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a worker finds its servers. ``dsn`` names no role; passwords come from the keystore."""
+
+    dsn: str
+    broker: BrokerConfig
+    largest_batch: int | None = None  # messages that the broker sends ahead of acknowledgements
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What ``servers`` started, None where it is not embedded, and how a worker reaches it."""
+
+    endpoints: Endpoints
+    postgres: EmbeddedPostgres | None = None
+    broker: EmbeddedBroker | None = None
+
+    async def failed(self) -> None:
+        """Run until an embedded server ends though nobody asked it to. Raises SupervisorError."""
+        async with asyncio.TaskGroup() as group:
+            if self.postgres is not None:
+                group.create_task(self.postgres.failed())
+            if self.broker is not None:
+                group.create_task(self.broker.failed())
+
+
+@contextlib.asynccontextmanager
+async def servers(config: Config, observer: Observer) -> AsyncIterator[Running]:
+    """Start what is embedded, make keys the first time, migrate; stop all of it at the end.
+
+    Without ``config.embedded`` nothing is started: the endpoints are the configured ones.
+    """
+    if not config.embedded:
+        yield Running(Endpoints(config.database.dsn, config.broker))
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        postgres = EmbeddedPostgres(config.data_dir / "postgres")
+        started = time.perf_counter()
+        await stack.enter_async_context(postgres)
+        observer.server_started(events.ServerStarted(events.Server.POSTGRES, time.perf_counter() - started))
+        await prepare_database(postgres, keystore_of(config))
+        port = config.broker.port if "port" in config.broker.model_fields_set else 0
+        broker = EmbeddedBroker(
+            config.data_dir, config.broker_kind, port, max_message_bytes=config.broker.max_message_bytes
+        )
+        started = time.perf_counter()
+        await stack.enter_async_context(broker)
+        observer.server_started(events.ServerStarted(events.Server(broker.kind), time.perf_counter() - started))
+        found = Endpoints(postgres.dsn("telemetry", INGEST), broker_config(config, broker), broker.max_in_flight)
+        yield Running(found, postgres, broker)
+
+
+def broker_config(config: Config, broker: EmbeddedBroker) -> BrokerConfig:
+    """The configuration that connects to ``broker``."""
+    found = {
+        "host": broker.host,
+        "port": broker.port,
+        "username": broker.username,
+        "client_id": broker.username,
+        "password_file": broker.password_file,
+    }
+    return config.broker.model_copy(update=found)
+
+
+def keystore_of(config: Config, *, ingest_only: bool = False) -> FileKeystore:
+    """The keystore in the data directory; the ingest process may read only what it needs."""
+    return FileKeystore(config.data_dir / "keys", allowed=INGEST_SECRETS if ingest_only else None)
+
+
+async def prepare_database(postgres: EmbeddedPostgres, keystore: FileKeystore) -> None:
+    """Make keys where there are none, and bring both databases to this version's schema."""
+    if keystore.exists():
+        keystore.add_passwords()
+    else:
+        keystore.create()
+
+    async def admin(database: str) -> Any:
+        return await asyncpg.connect(**postgres.connect_kwargs(database))
+
+    await migrate(admin, {role: role_password(keystore, role) for role in dict.fromkeys(ROLES)})
+
+
+class Worker:
+    """One ingest process: from the broker to the database. Build it, then ``run`` it once."""
+
+    def __init__(
+        self,
+        config: Config,
+        endpoints: Endpoints,
+        keystore: Keystore,
+        observer: Observer,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = config
+        self._endpoints = endpoints
+        self._keystore = keystore
+        self._observer = observer
+        self._clock = clock or SystemClock()
+        self._stopping = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.source = MqttSource(endpoints.broker, self._clock)
+        self._pipeline: Pipeline | None = None
+        self._connect: Connect | None = None
+
+    def stop(self) -> None:
+        """Ask ``run`` to finish what is in flight and return."""
+        self._stopping.set()
+        if self._pipeline is not None:
+            self._pipeline.stop()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker delivers to this worker."""
+        return self.source.connected
+
+    async def database_answers(self) -> bool:
+        """Whether the database answers a question now."""
+        if self._connect is None:
+            return False
+        try:
+            connection = await self._connect()
+        except StoreError:
+            return False
+        await connection.close()
+        return True
+
+    async def run(self) -> None:
+        """Run until ``stop``.
+
+        Raises:
+            SourceRefused: the broker refuses for good.
+            StoreError: the database refuses for good.
+            KeystoreError: a key is missing or wrong.
+
+        """
+        started = time.perf_counter()
+        blind = BlindIndex(self._keystore.secret(BLIND_INDEX))
+        quarantine_key = self._keystore.secret(QUARANTINE_PUBLIC)
+        connect = connector(
+            self._endpoints.dsn,
+            user=INGEST,
+            password=role_password(self._keystore, INGEST),
+            statement_timeout_s=self._config.database.statement_timeout_s,
+        )
+        self._connect = connect
+        store = PostgresRegistryStore(connect)
+        registry = await self._loaded(store, blind)
+        if registry is None:
+            return
+        reload_plan = RegistryReloader(registry, store, self._observer)
+        sink = PostgresSink(
+            connect,
+            connections=self._config.database.connections,
+            hot_hours=self._config.retention.hot_hours,
+            statement_timeout_s=self._config.database.statement_timeout_s,
+        )
+        preparation = self._preparation(registry, store, blind, quarantine_key)
+        watermarks = Watermarks(self.source)
+        self._pipeline = self._build_pipeline(preparation, sink, watermarks, reload_plan)
+        if self._stopping.is_set():
+            self._pipeline.stop()
+        try:
+            listener = ChangeListener(connect, reload_plan)
+            await self._run_tasks(self._pipeline, watermarks, listener, connect, started)
+        finally:
+            preparation.close()
+            await sink.close()
+            await store.close()
+
+    async def _loaded(self, store: PostgresRegistryStore, blind: BlindIndex) -> Registry | None:
+        """The registry; waits for a database that is not there yet. None when stopped meanwhile."""
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                gateways, devices, plan = await store.load()
+            except StoreUnavailable as error:
+                attempt += 1
+                delay_s = random.uniform(_START_RETRY_S / 2, _START_RETRY_S)
+                self._observer.write_failed(events.WriteFailed(attempt, delay_s, error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay_s)
+                continue
+            registry = await asyncio.to_thread(Registry, blind, gateways, devices, plan)
+            self._observer.registry_loaded(events.RegistryLoaded(len(gateways), devices.height))
+            self._observer.plan_applied(events.PlanApplied(plan.version, plan.classes))
+            return registry
+        return None
+
+    def _preparation(
+        self, registry: Registry, store: PostgresRegistryStore, blind: BlindIndex, quarantine_key: bytes
+    ) -> Preparation:
+        config = self._config
+        codec = CodecLimits(
+            max_message_bytes=config.broker.max_message_bytes,
+            max_readings_per_message=config.pipeline.max_readings_per_message,
+            max_depth=config.pipeline.max_depth,
+        )
+        return Preparation(
+            registry=registry,
+            store=store,
+            blind=blind,
+            quarantine_key=quarantine_key,
+            clock=self._clock,
+            bounds=Bounds(
+                codec=codec,
+                future_limit_us=round(config.pipeline.future_limit_s * MICROSECONDS),
+                tick_us=round(config.pipeline.tick_s * MICROSECONDS),
+            ),
+            told=self._enrolled,
+        )
+
+    def _build_pipeline(
+        self, preparation: Preparation, sink: PostgresSink, watermarks: Watermarks, reload_plan: RegistryReloader
+    ) -> Pipeline:
+        pipeline = self._config.pipeline
+        largest = self._endpoints.largest_batch or pipeline.batch_messages
+        batcher = Batcher(
+            self.source.batches(),
+            self._clock,
+            max_messages=min(pipeline.batch_messages, largest),
+            max_bytes=pipeline.batch_bytes,
+            max_age_s=pipeline.batch_age_ms / 1000,
+        )
+        return Pipeline(
+            batcher=batcher,
+            preparation=preparation,
+            sink=sink,
+            delivery=Delivery(self.source),
+            watermarks=watermarks,
+            reload_plan=reload_plan,
+            observer=self._observer,
+            limits=Limits(writes=self._config.database.connections),
+        )
+
+    def _enrolled(self, enrolled: Enrolled) -> None:
+        self._observer.devices_enrolled(events.DevicesEnrolled(len(enrolled.devices), enrolled.refused))
+        if enrolled.elsewhere:
+            self._observer.serial_at_two_sites(events.SerialAtTwoSites(enrolled.elsewhere))
+
+    async def _run_tasks(
+        self,
+        pipeline: Pipeline,
+        watermarks: Watermarks,
+        listener: ChangeListener,
+        connect: Connect,
+        started: float,
+    ) -> None:
+        async with asyncio.TaskGroup() as group:
+            jobs = [
+                group.create_task(self.source.run(), name="source"),
+                group.create_task(watermarks.run(self._config.pipeline.watermark_interval_s), name="watermarks"),
+                group.create_task(listener.run(), name="listener"),
+                group.create_task(self._keep_partitions(connect), name="partitions"),
+                group.create_task(self._tell_figures(), name="figures"),
+            ]
+            self.ready.set()
+            self._observer.service_started(events.ServiceStarted(time.perf_counter() - started))
+            await pipeline.run()
+            await watermarks.publish()
+            for job in jobs:
+                job.cancel()
+        self._observer.service_stopped(
+            events.ServiceStopped(events.Cause.FINISHED, unacknowledged=self.source.pending_messages)
+        )
+
+    async def _keep_partitions(self, connect: Connect) -> None:
+        """Make partitions ahead of time; the sink makes what is missing meanwhile."""
+        while True:
+            began = time.perf_counter()
+            try:
+                connection = await connect()
+                try:
+                    await partitions.ensure(connection, self._config.retention.hot_hours)
+                finally:
+                    await connection.close()
+            except (StoreUnavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                self._observer.job_failed(events.JobFailed(events.Job.PARTITIONS, error))
+                await asyncio.sleep(_START_RETRY_S)
+                continue
+            self._observer.job_done(events.JobDone(events.Job.PARTITIONS, time.perf_counter() - began))
+            await asyncio.sleep(_PARTITION_INTERVAL_S)
+
+    async def _tell_figures(self) -> None:
+        """Connection and back-pressure, from the source to the observer."""
+        was: bool | None = None
+        while True:
+            now = self.source.connected
+            if now and not was:
+                self._observer.broker_connected(
+                    events.BrokerConnected(session_present=self.source.counters.sessions_lost == 0)
+                )
+            elif was and not now:
+                self._observer.broker_lost(events.BrokerLost(0.0, self.source.last_error))
+            was = now
+            self._observer.in_flight(events.InFlight(self.source.pending_messages, self.source.pending_bytes))
+            await asyncio.sleep(_FIGURES_INTERVAL_S)
+
+
+def stopper(worker: Worker) -> Callable[[], None]:
+    """What a signal handler calls: the first time a clean stop, the second time an end at once."""
+    asked = 0
+
+    def handle() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise SystemExit(130)
+        worker.stop()
+
+    return handle

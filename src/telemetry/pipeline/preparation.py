@@ -1,0 +1,234 @@
+"""From a list of messages to one Write: decode, bind, enrol, protect, seal.
+
+The computing happens in one worker thread, so that it overlaps with the commit of the batch before; only the
+questions to the store (new devices, public keys) go back to the event loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from telemetry.codecs.registry import CodecLimits, decode_batch
+from telemetry.model.batch import Decoded, Protected, RawMessage, Rejection, Withheld, Write, empty_readings
+from telemetry.model.fields import DeviceKind
+from telemetry.model.identity import DEVICE_SCHEMA, Device, Enrolled, NewDevice, new_key
+from telemetry.pipeline.sealing import SERVICE, QuarantineSealer, Senders
+from telemetry.pipeline.sequences import Numbered, numbered
+from telemetry.ports import Clock, RegistryStore
+from telemetry.privacy.binding import Registry
+from telemetry.privacy.bound import Bound, Unknown
+from telemetry.privacy.core import protect
+from telemetry.privacy.keys import BlindIndex, Purpose, Sealer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The limits that preparing applies. Units in the names."""
+
+    codec: CodecLimits = field(default_factory=CodecLimits)
+    future_limit_us: int = 300_000_000
+    tick_us: int = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Messages decoded and attributed, but not yet bound: what a change of plan starts again from."""
+
+    messages: Sequence[RawMessage]
+    decoded: Decoded
+    slots: npt.NDArray[np.int32]
+    received_us: npt.NDArray[np.int64]
+    received: int
+    decode_s: float
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all payloads."""
+        return sum(len(message.payload) for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One batch, ready to be written, and the account of what will not be in it."""
+
+    arrived: Arrived
+    protected: Protected
+    rejections: tuple[Rejection, ...]
+    write: Write
+    numbered: Numbered
+    protect_s: float
+
+    @property
+    def withheld(self) -> dict[Withheld, int]:
+        """Readings withheld, by reason, by codecs and core together."""
+        total = dict(self.arrived.decoded.withheld_rows)
+        for reason, count in self.protected.withheld_rows.items():
+            total[reason] = total.get(reason, 0) + count
+        return total
+
+
+class Preparation:
+    """Prepares batches, one at a time. ``told`` hears what became of enrolments."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        store: RegistryStore,
+        blind: BlindIndex,
+        quarantine_key: bytes,
+        clock: Clock,
+        bounds: Bounds,
+        told: Callable[[Enrolled], None] = lambda _: None,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._blind = blind
+        self._clock = clock
+        self._bounds = bounds
+        self._told = told
+        self._sealers: dict[int, Sealer] = {SERVICE: Sealer(quarantine_key)}
+        self._quarantine = QuarantineSealer(self._sealers, blind)
+        self._streams: dict[str, int] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+
+    def close(self) -> None:
+        """End the worker thread."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def arrive(self, messages: Sequence[RawMessage]) -> Arrived:
+        """Decode ``messages`` and find their gateways."""
+        return await self._in_thread(self._arrive, messages)
+
+    async def prepare(self, arrived: Arrived) -> Prepared:
+        """Bind, enrol what is new, protect and seal, under the plan of this moment."""
+        bound = await self._in_thread(self._bind, arrived, True)
+        if bound.unknown:
+            await self._enrol(bound.unknown)
+            bound = await self._in_thread(self._bind, arrived, False)
+        protected, spent_s = await self._in_thread(self._protect, arrived, bound)
+        rejections = (*arrived.decoded.rejections, *protected.rejections)
+        senders = Senders(*self._registry.gateway_keys(arrived.slots))
+        if rejections:
+            await self._fetch_sealers({int(senders.owner_key[item.message]) for item in rejections})
+        write, found = await self._in_thread(
+            self._write, arrived, senders, protected, rejections, bound.plan.version
+        )
+        return Prepared(arrived, protected, rejections, write, found, spent_s)
+
+    async def refuse(self, arrived: Arrived, rejection: Rejection, plan_version: int) -> Prepared:
+        """A batch of one message that the store does not take: all of it goes to quarantine."""
+        senders = Senders(*self._registry.gateway_keys(arrived.slots))
+        await self._fetch_sealers({int(senders.owner_key[0])})
+        protected = Protected(rows=empty_readings())
+        write, found = await self._in_thread(self._write, arrived, senders, protected, (rejection,), plan_version)
+        return Prepared(arrived, protected, (rejection,), write, found, 0.0)
+
+    async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def _arrive(self, messages: Sequence[RawMessage]) -> Arrived:
+        started = time.perf_counter()
+        decoded = decode_batch(messages, self._bounds.codec)
+        received = (
+            decoded.rows.height
+            + sum(rejection.readings for rejection in decoded.rejections)
+            + sum(decoded.withheld_rows.values())
+        )
+        slots = self._registry.gateway_slots([message.gateway for message in messages])
+        received_us = np.fromiter((message.received_us for message in messages), np.int64, len(messages))
+        return Arrived(messages, decoded, slots, received_us, received, time.perf_counter() - started)
+
+    def _bind(self, arrived: Arrived, enrol: bool) -> Bound:
+        return self._registry.bind(arrived.decoded.rows, arrived.slots, enrol=enrol)
+
+    def _protect(self, arrived: Arrived, bound: Bound) -> tuple[Protected, float]:
+        started = time.perf_counter()
+        protected = protect(
+            bound,
+            received_us=arrived.received_us,
+            now_us=self._clock.now_us(),
+            future_limit_us=self._bounds.future_limit_us,
+            tick_us=self._bounds.tick_us,
+        )
+        return protected, time.perf_counter() - started
+
+    def _write(
+        self,
+        arrived: Arrived,
+        senders: Senders,
+        protected: Protected,
+        rejections: Sequence[Rejection],
+        plan_version: int,
+    ) -> tuple[Write, Numbered]:
+        codecs = arrived.decoded.codec_of_message
+        quarantined = self._quarantine.seal(arrived.messages, rejections, senders, codecs) if rejections else ()
+        found = numbered(arrived.messages, lambda index: int(senders.gateway_key[index]), self.stream_digest)
+        return Write(protected.rows, plan_version, quarantined, found.sequences), found
+
+    def stream_digest(self, stream: str) -> int:
+        """The keyed digest of a stream's name, remembered for as many as there are live ones."""
+        digest = self._streams.get(stream)
+        if digest is None:
+            if len(self._streams) >= 100_000:
+                self._streams.clear()
+            digest = self._streams[stream] = self._blind.digest63("stream", stream.encode())
+        return digest
+
+    async def _fetch_sealers(self, owner_keys: set[int]) -> None:
+        missing = [key for key in owner_keys if key not in self._sealers]
+        if missing:
+            found = await self._store.owner_public_keys(missing)
+            self._sealers.update({key: Sealer(public) for key, public in found.items()})
+
+    async def _enrol(self, unknown: Sequence[Unknown]) -> None:
+        await self._fetch_sealers({item.owner_key for item in unknown})
+        proposed = await self._in_thread(self._seal_serials, unknown)
+        enrolled = await self._store.enrol(proposed)
+        if enrolled.devices:
+            self._registry.update(devices=_frame(enrolled.devices))
+        self._told(enrolled)
+
+    def _seal_serials(self, unknown: Sequence[Unknown]) -> list[NewDevice]:
+        devices = []
+        for item in unknown:
+            if (sealer := self._sealers.get(item.owner_key)) is None:
+                continue  # erased a moment ago: binding refuses the device
+            key = new_key()
+            devices.append(
+                NewDevice(
+                    device_key=key,
+                    site_key=item.site_key,
+                    gateway_key=item.gateway_key,
+                    # a format that does not say what it measures is a meter's
+                    kind=item.kind or DeviceKind.METER,
+                    serial_blind=item.serial_blind,
+                    sealed_serial=sealer.seal(
+                        item.serial.encode(), purpose=Purpose.DEVICE_SERIAL, subject_key=key
+                    ),
+                )
+            )
+        return devices
+
+
+def _frame(devices: Sequence[Device]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "device_key": [device.device_key for device in devices],
+            "site_key": [device.site_key for device in devices],
+            "gateway_key": [device.gateway_key for device in devices],
+            "kind": [int(device.kind) for device in devices],
+            "serial_blind": [list(device.serial_blind) for device in devices],
+            "plan_class": [device.plan_class for device in devices],
+        },
+        schema=dict(DEVICE_SCHEMA),
+    )

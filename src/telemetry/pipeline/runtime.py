@@ -1,0 +1,242 @@
+"""The pipeline: batches from the source, through preparation, into the store, and only then acknowledged.
+
+    source ─▶ batcher ─▶ [decode · bind · protect · seal] ─▶ write ─▶ COMMIT ─▶ delivery ─▶ PUBACK
+                                one worker thread            up to N in flight    in the order received
+
+While one batch commits the next is prepared. A write that fails is repeated until it succeeds: nothing is
+acknowledged before, and the source stops reading when too much is unacknowledged. A batch that the store will
+not take is halved until the message at fault is alone; that one goes to quarantine.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from telemetry.errors import PlanOutdated, StoreError, StoreUnavailable
+from telemetry.model.batch import RawMessage, Reason, Rejection, Withheld, Written
+from telemetry.observe import Observer, events
+from telemetry.pipeline.batcher import Batcher
+from telemetry.pipeline.delivery import Delivery, Ticket, Watermarks
+from telemetry.pipeline.preparation import Arrived, Preparation, Prepared
+from telemetry.ports import Sink
+
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 5.0
+
+
+class PlanReloader(Protocol):
+    """Brings the registry up to at least ``version``. Called from the event loop, by several batches at once."""
+
+    def __call__(self, version: int) -> Awaitable[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``writes``: transactions in flight. ``drain_s``: how long a stop waits for them."""
+
+    writes: int = 2
+    drain_s: float = 10.0
+
+
+class Pipeline:
+    """Runs from ``run`` until ``stop``. One event loop."""
+
+    def __init__(
+        self,
+        *,
+        batcher: Batcher,
+        preparation: Preparation,
+        sink: Sink,
+        delivery: Delivery,
+        watermarks: Watermarks,
+        reload_plan: PlanReloader,
+        observer: Observer,
+        limits: Limits,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._batcher = batcher
+        self._preparation = preparation
+        self._sink = sink
+        self._delivery = delivery
+        self._watermarks = watermarks
+        self._reload_plan = reload_plan
+        self._observer = observer
+        self._limits = limits
+        self._sleep = sleep
+        self._slots = asyncio.Semaphore(limits.writes)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no further batch; ``run`` returns when what is in flight is committed, or after ``drain_s``."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Receive, prepare and write until ``stop``. Raises whatever a defect raises: nothing is acknowledged."""
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        writes: set[asyncio.Task[None]] = set()
+        batches = self._batcher.batches()
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                following = asyncio.create_task(_next(batches))
+                awaited: set[asyncio.Future[Any]] = {following, stopping, failed}
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if failed.done():
+                    failed.result()
+                if not following.done():
+                    following.cancel()  # what it held is not acknowledged, and comes again
+                    break
+                messages = following.result()
+                if messages is None:
+                    break
+                ticket = self._delivery.received(messages)
+                arrived = await self._preparation.arrive(messages)
+                prepared = await self._prepared(arrived)
+                await self._slots.acquire()
+                task = asyncio.create_task(self._finish(ticket, prepared))
+                writes.add(task)
+                task.add_done_callback(writes.discard)
+                task.add_done_callback(lambda done: _pass_on(done, failed))
+        finally:
+            stopping.cancel()
+            await self._drain(writes)
+        if failed.done():
+            failed.result()
+
+    async def _drain(self, writes: set[asyncio.Task[None]]) -> None:
+        if not writes:
+            return
+        _, pending = await asyncio.wait(writes, timeout=self._limits.drain_s)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _finish(self, ticket: Ticket, prepared: Prepared) -> None:
+        try:
+            await self._commit(prepared)
+            self._delivery.committed(ticket)
+        finally:
+            self._slots.release()
+
+    async def _commit(self, prepared: Prepared) -> None:
+        """Write until it is committed, under the plan of that moment; halve what the store refuses."""
+        attempt = 0
+        while True:
+            started = time.perf_counter()
+            try:
+                written = await self._sink.write(prepared.write)
+            except PlanOutdated as error:
+                self._observer.write_failed(events.WriteFailed(attempt, 0.0, error))
+                await self._reload_plan(error.current)
+                prepared = await self._prepared(prepared.arrived)
+            except StoreUnavailable as error:
+                attempt += 1
+                await self._back_off(attempt, error)
+            except StoreError as error:
+                self._observer.write_failed(events.WriteFailed(attempt, 0.0, error))
+                await self._commit_in_parts(prepared)
+                return
+            else:
+                self._account(prepared, written, time.perf_counter() - started)
+                return
+
+    async def _prepared(self, arrived: Arrived) -> Prepared:
+        """Prepare, however long the store is away: preparing asks it for keys and enrols devices."""
+        attempt = 0
+        while True:
+            try:
+                return await self._preparation.prepare(arrived)
+            except StoreUnavailable as error:
+                attempt += 1
+                await self._back_off(attempt, error)
+
+    async def _back_off(self, attempt: int, error: StoreUnavailable) -> None:
+        longest = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(attempt, 10))
+        delay_s = random.uniform(longest / 2, longest)
+        self._observer.write_failed(events.WriteFailed(attempt, delay_s, error))
+        await self._sleep(delay_s)
+
+    async def _commit_in_parts(self, prepared: Prepared) -> None:
+        """The store refused the batch for what is in it. Find the message, spare the others."""
+        messages = prepared.arrived.messages
+        if len(messages) == 1:
+            # Once more as quarantine only. If that too is refused, the defect is not in the message: stop.
+            rejection = Rejection(0, Reason.REFUSED, max(1, prepared.arrived.received))
+            refused = await self._preparation.refuse(prepared.arrived, rejection, prepared.write.plan_version)
+            await self._commit_quarantine(refused)
+            return
+        half = len(messages) // 2
+        for part in (messages[:half], messages[half:]):
+            await self._commit(await self._prepared(await self._preparation.arrive(part)))
+
+    async def _commit_quarantine(self, refused: Prepared) -> None:
+        attempt = 0
+        while True:
+            try:
+                written = await self._sink.write(refused.write)
+            except PlanOutdated as error:
+                await self._reload_plan(error.current)
+                refused = await self._preparation.refuse(refused.arrived, refused.rejections[0], error.current)
+            except StoreUnavailable as error:
+                attempt += 1
+                await self._back_off(attempt, error)
+            else:
+                self._account(refused, written, written.seconds, refused_readings=True)
+                return
+
+    def _account(
+        self, prepared: Prepared, written: Written, write_s: float, *, refused_readings: bool = False
+    ) -> None:
+        arrived, protected = prepared.arrived, prepared.protected
+        quarantined: dict[Reason, int] = {}
+        for rejection in prepared.rejections:
+            quarantined[rejection.reason] = quarantined.get(rejection.reason, 0) + rejection.readings
+        withheld_values = dict(protected.withheld_values)
+        if unlisted := sum(arrived.decoded.unlisted.values()):
+            withheld_values[Withheld.UNLISTED, ""] = unlisted
+        implausible = dict(arrived.decoded.implausible)
+        for name, count in protected.implausible.items():
+            implausible[name] = implausible.get(name, 0) + count
+        newest = protected.rows["ts"].max() if protected.rows.height else None
+        self._observer.batch_committed(
+            events.BatchCommitted(
+                messages=len(arrived.messages),
+                payload_bytes=arrived.payload_bytes,
+                received=max(1, arrived.received) if refused_readings else arrived.received,
+                stored=written.stored,
+                duplicate=written.duplicate,
+                merged=written.merged,
+                conflict=written.conflict,
+                late=written.late,
+                quarantined_again=written.quarantined_again,
+                withheld={} if refused_readings else prepared.withheld,
+                quarantined=quarantined,
+                withheld_values=withheld_values,
+                implausible=implausible,
+                decode_s=arrived.decode_s,
+                protect_s=prepared.protect_s,
+                write_s=write_s,
+                commit_s=written.seconds,
+                newest_ts_us=newest if isinstance(newest, int) else None,
+            )
+        )
+        if written.watermarks:
+            for mark in written.watermarks:
+                who = prepared.numbered.names.get((mark.gateway_key, mark.stream_digest))
+                if who is not None:
+                    self._watermarks.update(*who, mark)
+            self._observer.watermarks_advanced(events.WatermarksAdvanced(written.watermarks))
+
+
+async def _next(batches: AsyncGenerator[list[RawMessage], None]) -> list[RawMessage] | None:
+    """The next batch, None after the last."""
+    return await anext(batches, None)
+
+
+def _pass_on(done: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
+    """The first defect of any write ends the pipeline."""
+    if not done.cancelled() and (error := done.exception()) is not None and not failed.done():
+        failed.set_exception(error)

@@ -1,0 +1,278 @@
+"""The vectorised reader and the reference say the same of every message: rows, rejections, counts."""
+
+import json
+from collections.abc import Sequence
+
+import polars as pl
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from telemetry.codecs.limits import CodecLimits
+from telemetry.codecs.native_json import NativeJson
+from telemetry.model.batch import DECODED_SCHEMA, Decoded, RawMessage, check_schema
+from telemetry.model.fields import FIELD_NAMES, FIELD_SCHEMA
+
+LIMITS = CodecLimits(max_message_bytes=20_000, max_readings_per_message=12, max_depth=6)
+FAST = NativeJson(LIMITS, worth_a_batch=0)
+
+
+def messages_of(payloads: Sequence[bytes]) -> list[RawMessage]:
+    return [
+        RawMessage(gateway="g", topic="readings", payload=payload, token=i, received_us=0)
+        for i, payload in enumerate(payloads)
+    ]
+
+
+def assert_same(fast: Decoded, slow: Decoded) -> None:
+    check_schema(fast.rows, DECODED_SCHEMA)
+    check_schema(slow.rows, DECODED_SCHEMA)
+    assert list(fast.rejections) == list(slow.rejections)
+    assert fast.unlisted == slow.unlisted
+    assert fast.implausible == slow.implausible
+    assert fast.withheld_rows == slow.withheld_rows
+    assert fast.rows.columns == slow.rows.columns
+    assert fast.rows.equals(slow.rows, null_equal=True), (fast.rows, slow.rows)
+
+
+def both(payloads: Sequence[bytes]) -> Decoded:
+    messages = messages_of(payloads)
+    indices = [3 * i + 1 for i in range(len(messages))]
+    slow = FAST.decode_one_by_one(messages, indices)
+    assert_same(FAST.decode(messages, indices), slow)
+    return slow
+
+
+LITERALS = st.one_of(
+    st.integers(-(10**6), 10**6).map(str),
+    st.integers(-(2**66), 2**66).map(str),
+    st.floats(allow_nan=True, allow_infinity=True).map(json.dumps),
+    st.floats(-1e5, 1e5).map(lambda x: repr(round(x, 2))),
+    st.sampled_from(
+        [
+            "null",
+            "true",
+            "false",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "1e999",
+            "-1e999",
+            "1e5",
+            "1E-3",
+            "1.e5",
+            "01",
+            "-01",
+        ]
+        + [
+            "-",
+            "-0",
+            "-0.0",
+            "0",
+            "00",
+            "0.0",
+            ".5",
+            "5.",
+            "+1",
+            "1,2",
+            "1 2",
+            "nul",
+            "nulll",
+            "tru",
+            "0x10",
+            "1_0",
+        ]
+        + [
+            "[]",
+            "{}",
+            "[1]",
+            '{"a":1}',
+            '{"ts":1}',
+            "4.0",
+            "4.5",
+            "1e19",
+            "9223372036854775807",
+            "9223372036854775808",
+        ]
+        + [
+            "9007199254740993",
+            "123456789.12345678",
+            "0.1000000000000000055511151231257827",
+            "1" * 400,
+            "",
+            "1}",
+            "]",
+        ]
+        + [
+            "1746100800000",
+            "1746100800000.5",
+            "1e400",
+            "9" * 64 + "e-30",
+            "1.5.2",
+            "--1",
+            "1-5",
+            "infinity",
+            "nan",
+        ]
+    ),
+)
+STRINGS = st.one_of(
+    st.sampled_from(
+        [
+            "INV00000042",
+            "A",
+            "inverter",
+            "battery",
+            "gateway",
+            "junction_box",
+            "ev_charger",
+            "meter",
+            "Inverter",
+            "",
+        ]
+        + ["2026-05-01T12:00:00Z", "2026-05-01T12:00:00.125Z", "2026-05-01T12:00:00+02:00", "2026-05-01 12:00:00z"]
+        + [
+            "2024-02-29T23:59:59.999999999-00:30",
+            "2023-02-29T00:00:00Z",
+            "1970-01-01T00:00:00Z",
+            "2026-05-01T12:00Z",
+        ]
+        + [
+            "0000-01-01T00:00:00Z",
+            "9999-12-31T23:59:59Z",
+            "2026-05-01T12:00:60Z",
+            "2026-05-01T12:00:00.Z",
+            "x" * 64,
+        ]
+        + [
+            "x" * 65,
+            "},{",
+            '","',
+            "a\\\\",
+            'a\\"b',
+            "\\u0041",
+            "\\ud800",
+            "Küche",
+            "ü" * 40,
+            "\x7f",
+            "\t",
+            "a\nb",
+            ": ",
+            ", ",
+        ]
+        + [
+            "2026-05-01T12:00:00.1234567890Z",
+            "2026-05-01T24:00:00Z",
+            "2026-05-01T12:00:00+24:00",
+            "2026-13-01T12:00:00Z",
+        ]
+    ),
+    st.text(max_size=12).map(lambda text: json.dumps(text)[1:-1]),
+    st.text(max_size=12).map(lambda text: json.dumps(text, ensure_ascii=False)[1:-1]),
+    st.text("0123456789-:.TZ+ ", max_size=30),
+)
+VALUES = st.one_of(LITERALS, LITERALS, STRINGS.map(lambda text: f'"{text}"'))
+NAMES = st.one_of(
+    st.sampled_from(["ac_power_w", "operating_state_code", "battery_discharge_energy_total_wh", "alert_bits"]),
+    st.sampled_from(FIELD_NAMES),
+    st.sampled_from(
+        ["serial", "kind", "ts", "new_field", "zc_power_w", "ac_power_x", "battery_discharge_enerqy_total_wh"]
+    ),
+    STRINGS,
+)
+COMMAS = st.sampled_from([",", ",", ",", ",", ", ", " ,", ",\n", ",,", "", ";"])
+COLONS = st.sampled_from([":", ":", ":", ":", ": ", " :", ":  ", ";"])
+PLAIN = st.fixed_dictionaries(
+    {
+        "serial": st.sampled_from(["INV00000042", "INV00000043", "a-rather-long-serial-0042"]).map(json.dumps),
+        "kind": st.sampled_from(["inverter", "battery", "junction_box", "ev_charger"]).map(json.dumps),
+        "ts": st.one_of(
+            st.integers(0, 2 * 10**12).map(str), st.datetimes().map(lambda at: json.dumps(at.isoformat() + "Z"))
+        ),
+        "ac_power_w": st.one_of(st.integers(-9, 10**7).map(str), st.floats(-1e5, 1e5).map(repr)),
+    },
+    optional={
+        "new_field": st.sampled_from(["1", "null", '"x"', "true", "1.5"]),
+        "other": st.sampled_from(["1", "null"]),
+        "operating_state_code": st.sampled_from(["4", "null", "4.0", "4.5", "65535"]),
+        "temperature_c": st.sampled_from(["21.5", "null", "-4", "1e1"]),
+    },
+).map(lambda pairs: list(pairs.items()))
+
+
+@st.composite
+def objects(draw: st.DrawFn, *, hostile: bool) -> str:
+    pairs = draw(PLAIN)
+    if hostile:
+        pairs = draw(st.permutations(pairs)) if draw(st.booleans()) else pairs
+        for _ in range(draw(st.integers(0, 2))):
+            at = draw(st.integers(0, len(pairs)))
+            pairs = [*pairs[:at], (draw(NAMES), draw(VALUES)), *pairs[at + draw(st.integers(0, 1)) :]]
+    comma = draw(COMMAS) if hostile else ","
+    colon = draw(COLONS) if hostile else draw(st.sampled_from([":", ": "]))
+    return "{" + comma.join(f'"{name}"{colon}{value}' for name, value in pairs) + "}"
+
+
+@st.composite
+def payloads(draw: st.DrawFn) -> bytes:
+    hostile = draw(st.integers(0, 3)) == 0
+    if draw(st.booleans()):
+        text = draw(objects(hostile=hostile))
+    else:
+        readings = draw(st.lists(objects(hostile=hostile), max_size=5))
+        separator = draw(COMMAS) if hostile else draw(st.sampled_from([",", ", "]))
+        text = "[" + separator.join(readings) + "]"
+    payload = text.encode(errors="surrogatepass")
+    if hostile and draw(st.integers(0, 2)) == 0:
+        cut = draw(st.integers(0, len(payload)))
+        junk = draw(
+            st.sampled_from(
+                [b"", b"\xff", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b"\x00", b" ", b"\xef\xbb\xbf"]
+            )
+        )
+        payload = payload[:cut] + junk + payload[cut + draw(st.integers(0, 3)) :]
+    return payload
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(payloads(), min_size=1, max_size=12))
+def test_a_batch_is_what_its_messages_are(batch: list[bytes]) -> None:
+    both(batch)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.one_of(LITERALS, STRINGS.map(lambda text: f'"{text}"')), min_size=1, max_size=6))
+def test_every_value_in_every_place(values: list[str]) -> None:
+    whole = '{"serial":"INV00000042","kind":"inverter","ts":1746100800000,"ac_power_w":1,"operating_state_code":4,"x":1}'
+    pairs = json.loads(whole)
+    batch = [whole]
+    for value in values:
+        for name in pairs:
+            batch.append(
+                "{" + ",".join(f'"{k}":{value if k == name else json.dumps(v)}' for k, v in pairs.items()) + "}"
+            )
+            batch.append(
+                "{" + ",".join(f'"{value if k == name else k}":{json.dumps(v)}' for k, v in pairs.items()) + "}"
+            )
+    both([text.encode(errors="surrogatepass") for text in batch])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.binary(max_size=40) | st.text('[]{}",:0123456789.eE+-nulltrefas \\', max_size=40).map(str.encode))
+)
+def test_noise(batch: list[bytes]) -> None:
+    good = b'{"serial":"INV00000042","kind":"inverter","ts":1746100800000,"ac_power_w":1}'
+    decoded = both([good, *batch, good])
+    assert decoded.rows["message"].to_list()[0] == 1
+    assert decoded.rows["message"].to_list()[-1] == 3 * (len(batch) + 1) + 1
+
+
+def test_the_test_sees_a_difference() -> None:
+    rows = pl.DataFrame({"message": [0], "serial": ["A"], "kind": [1], "ts": [0], "ac_power_w": [1.0]})
+    rows = rows.cast({**DECODED_SCHEMA, "ac_power_w": FIELD_SCHEMA["ac_power_w"]})
+    other = rows.with_columns(ac_power_w=pl.lit(2.0))
+    try:
+        assert_same(Decoded(rows), Decoded(other))
+    except AssertionError:
+        return
+    raise AssertionError("two different results passed for the same")

@@ -102,7 +102,7 @@ async def ingest(running: System, messages: int, readings_per_message: int, seed
     with CpuMeter(pids) as meter:
         out = asyncio.create_task(generator.communicate())
         while (await _counted(running)) - before < expected:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
         ended = time.monotonic()
     told = json.loads((await out)[0])
     stored = await _stored(running)

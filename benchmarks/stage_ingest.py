@@ -42,7 +42,7 @@ FIELDS = (
 
 
 async def copy_limit(running: System) -> float:
-    """Readings a second of one connection's COPY of ready bytes, 100,000 a transaction, sorted as the sink sorts."""
+    """Readings a second of one connection's COPY of ready bytes, 100,000 a transaction, sorted like the sink's."""
     await empty(running.postgres)
     random = np.random.default_rng(1)
     start = int(time.time()) // 3600 * HOUR_US

@@ -14,11 +14,11 @@ from typing import Any
 
 import asyncpg
 
-from telemetry.app import broker_config, prepare_database
 from telemetry.config import load_config
 from telemetry.demo import administration
 from telemetry.embedded.broker import EmbeddedBroker, Kind
 from telemetry.embedded.postgres import EmbeddedPostgres
+from telemetry.servers import broker_config, prepare_database
 from telemetry.store.keystore import FileKeystore
 from telemetry.store.registration import NewGateway, NewOwner, NewSite
 

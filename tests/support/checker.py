@@ -8,7 +8,7 @@ reading is compared. Reports hold numbers, never an identifier.
 import hmac
 import io
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +77,49 @@ class Checker:
         readings = pl.concat([each.distinct() for each in recorded], how="diagonal")
         carried = pl.concat([each.readings for each in recorded], how="diagonal")
         gateways = await self._gateways(messages["gateway"].unique().to_list())
+        report, missing = await self._compare(readings, gateways)
+        lost = _lost(messages, carried, missing, gateways)
+        gaps = await self._gaps(gateways)
+        return replace(
+            report,
+            lost_messages=len(lost),
+            gap_messages=len(gaps),
+            uncounted_messages=len(lost ^ gaps),
+            **await self._poison(messages, gateways),
+        )
+
+    async def compare_readings(self, readings: pl.DataFrame) -> Report:
+        """Compare ``readings`` (gateway, serial, ts in µs, fields) with what is stored for their gateways' homes."""
+        gateways = await self._gateways(readings["gateway"].unique().to_list())
+        report, _ = await self._compare(readings.with_columns(acknowledged=True), gateways)
+        return report
+
+    async def quarantined(self, gateway: str) -> dict[int, list[str]]:
+        """Why each of this gateway's messages lies in quarantine, by its number."""
+        ((gateway_key, _, owner_key),) = (await self._gateways([gateway])).values()
+        found: dict[int, list[str]] = {}
+        for row, content in await self._quarantined(gateway_key, owner_key):
+            found.setdefault(content.sequence, []).append(row["reason"])
+        return found
+
+    async def _compare(
+        self, readings: pl.DataFrame, gateways: dict[str, tuple[int, int, int]]
+    ) -> tuple[Report, pl.DataFrame]:
+        """The part of the report about readings, and those that are missing."""
         devices = await self._devices(readings, gateways)
         expected = readings.join(devices, on=["gateway", "serial"], how="left")
         stored = await self._stored([site for _, site, _ in gateways.values()])
         kept = stored.unique(_KEY)
         missing = expected.filter("acknowledged").join(kept, on=_KEY, how="anti")
-        poison = await self._poison(messages, gateways)
-        lost = _lost(messages, carried, missing, gateways)
-        gaps = await self._gaps(gateways)
-        return Report(
+        report = Report(
             published=readings.height,
             stored=stored.height,
             missing=missing.height,
             unexpected=kept.join(expected, on=_KEY, how="anti").height,
             duplicates=stored.height - kept.height,
             different=_different(expected, kept),
-            lost_messages=len(lost),
-            gap_messages=len(gaps),
-            uncounted_messages=len(lost ^ gaps),
-            **poison,
         )
+        return report, missing
 
     async def _gateways(self, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
         """(gateway key, site key, owner key) by name."""
@@ -166,7 +189,7 @@ class Checker:
 
     async def _quarantined(self, gateway_key: int, owner_key: int) -> list[tuple[Any, SealedContent]]:
         rows = await self.connection.fetch(
-            "SELECT digest, sealed, seen FROM readings.quarantine WHERE gateway_key = $1", gateway_key
+            "SELECT digest, sealed, seen, reason FROM readings.quarantine WHERE gateway_key = $1", gateway_key
         )
         if not rows:
             return []

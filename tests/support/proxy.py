@@ -83,6 +83,7 @@ class Proxy:
         self._refusing = False
         self._trap: _Trap | None = None
         self._hold: Held | None = None
+        self._holds: list[Held] = []
         self.delay_s = 0.0
         self.connections = 0
         self.swallowed = 0
@@ -96,10 +97,12 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        self.resume()
+        for held in self._holds:
+            held.release()
         self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:  # they end by themselves: asyncio reports a cancelled one as a defect
+            await asyncio.wait(self._tasks, timeout=5.0)
 
     @property
     def address(self) -> Address:
@@ -140,6 +143,7 @@ class Proxy:
         ``share`` (0 to 1) of its bytes go on to the server, the rest and what follows wait for ``release``.
         """
         self._hold = Held(_matcher(request), share, skip)
+        self._holds.append(self._hold)
         return self._hold
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

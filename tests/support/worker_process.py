@@ -19,36 +19,50 @@ import psutil
 
 _ROOT = Path(__file__).resolve().parents[2]
 _POLL_S = 0.05
-COMMAND = ("-m", "telemetry", "run", "--config")
+WORKER = "tests.support.worker_main"
 
 
 @dataclass
 class WorkerProcess:
-    """``telemetry run`` with ``config``; its log goes to ``log``, its metrics to 127.0.0.1:``port``."""
+    """``telemetry run`` with ``config``; its log goes to ``log``, its metrics to 127.0.0.1:``port``.
+
+    ``module``: what runs it, which must wait for the end of its standard input before it begins.
+    """
 
     config: Path
     log: Path
     port: int
-    command: Sequence[str] = COMMAND
+    module: str = WORKER
     starts: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _spare: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
-    def start(self) -> None:
-        """Start it; it may be started again after its end."""
-        if self._process is not None and self._process.poll() is None:
+    def start(self, *, spare: bool = False) -> None:
+        """Start it; it may be started again after its end. ``spare``: the next start will need no imports."""
+        if self.running:
             raise AssertionError("the worker runs already")
+        self._process, self._spare = self._spare or self._new(), None
+        self._process.stdin.close()  # the word to begin
+        self.starts += 1
+        if spare:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Have the next start ready: a process that has everything imported and waits."""
+        if self._spare is None:
+            self._spare = self._new()
+
+    def _new(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])
-        environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "default"}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *self.command, str(self.config)],
-                stdin=subprocess.DEVNULL,
+            return subprocess.Popen(
+                [sys.executable, "-m", self.module, str(self.config)],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=os.environ | {"PYTHONPATH": path},
                 start_new_session=True,
             )
-        self.starts += 1
 
     @property
     def running(self) -> bool:
@@ -82,6 +96,13 @@ class WorkerProcess:
         if self.running:
             self._process.kill()
             self._process.wait(30)
+
+    def end(self) -> None:
+        """Kill it and its spare."""
+        self.kill()
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare.communicate()
 
     async def stop(self) -> None:
         """SIGTERM, and wait for a clean end."""

@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -57,7 +57,6 @@ class Counts:
     refused: int = 0
     first_s: float = 0.0
     last_s: float = 0.0
-    closed_early: bool = field(default=False)
 
 
 def templates(load: Load) -> list[list[bytes]]:
@@ -194,7 +193,6 @@ class Connection(asyncio.Protocol):
         self._fill()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.counts.closed_early = not self.done.done()
         self._finish(exc or ConnectionError("the broker closed the connection"))
 
     def _finish(self, error: Exception | None = None) -> None:
@@ -253,8 +251,14 @@ async def generate(
         connection.close()
         if connection.done.done() and not connection.done.cancelled():
             connection.done.exception()
-    cpu_s = time.process_time() - cpu_s
-    counts = [connection.counts for connection in made]
+    return _result(
+        [connection.counts for connection in made], readings_per_message, time.process_time() - cpu_s, error
+    )
+
+
+def _result(
+    counts: list[Counts], readings_per_message: int, cpu_s: float, error: str
+) -> dict[str, float | int | str]:
     acknowledged = sum(each.acknowledged for each in counts)
     began_s = min((each.first_s for each in counts if each.first_s), default=0.0)
     seconds = max(0.0, max((each.last_s for each in counts), default=0.0) - began_s)
@@ -264,6 +268,7 @@ async def generate(
         "refused": sum(each.refused for each in counts),
         "readings": acknowledged * readings_per_message,
         "seconds": round(seconds, 4),
+        "began_s": began_s,  # of the clock that all processes share (time.monotonic)
         "cpu_seconds": round(cpu_s, 4),
         "messages_per_second": round(acknowledged / seconds, 1) if seconds else 0.0,
         "readings_per_second": round(acknowledged * readings_per_message / seconds, 1) if seconds else 0.0,
@@ -272,7 +277,7 @@ async def generate(
     }
 
 
-def main(argv: list[str] | None = None) -> int:
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.generator", description=__doc__.split("\n")[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=1883)
@@ -290,6 +295,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.readings_per_message <= arguments.devices <= 256:
         parser.error("--devices: from a message's readings up to 256, the service's limit")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _arguments(argv)
     if arguments.credentials is not None:
         listed = json.loads(arguments.credentials.read_text())
         credentials = [(each["username"], each["password"]) for each in listed]

@@ -186,7 +186,8 @@ def _delivery(arguments: argparse.Namespace) -> Delivery:
 
 
 async def _fleet(arguments: argparse.Namespace) -> int:
-    from device_sim import fleet  # pvlib takes seconds to import, which only this command needs
+    stop = _on_signals()  # first: what follows takes seconds, and Ctrl-C meanwhile is an ordinary end too
+    from device_sim import fleet  # pvlib, which only this command needs
 
     start: datetime | None = arguments.start
     if start is not None and start.tzinfo is None:
@@ -220,11 +221,12 @@ async def _fleet(arguments: argparse.Namespace) -> int:
         ledger=arguments.ledger,
         drain_s=arguments.drain,
     )
-    summary = await fleet.run(settings, progress=_live(arguments), stop=_on_signals())
+    summary = await fleet.run(settings, progress=_live(arguments), stop=stop)
     return _finish(arguments, summary, {})
 
 
 async def _replay(arguments: argparse.Namespace) -> int:
+    stop = _on_signals()
     from device_sim import replay
 
     settings = replay.ReplaySettings(
@@ -242,7 +244,7 @@ async def _replay(arguments: argparse.Namespace) -> int:
         ledger=arguments.ledger,
         drain_s=arguments.drain,
     )
-    result = await replay.run(settings, progress=_live(arguments), stop=_on_signals())
+    result = await replay.run(settings, progress=_live(arguments), stop=stop)
     return _finish(arguments, result.summary, result.expected.as_dict())
 
 

@@ -208,9 +208,17 @@ def read(path: Path) -> Recorded:
         )
         for m in sent
     ]
+    return Recorded(
+        run=run,
+        messages=pl.DataFrame(messages, schema=_MESSAGE, orient="row"),
+        readings=_frame(sent, done["a"]),
+    )
+
+
+def _frame(sent: list[dict[str, Any]], accepted: set[tuple[str, int]]) -> pl.DataFrame:
     groups: dict[tuple[str, ...], _Group] = {}
     for message in sent:
-        acknowledged = (message["g"], message["q"]) in done["a"]
+        acknowledged = (message["g"], message["q"]) in accepted
         for reading in message["r"]:
             names = tuple(reading["f"])
             group = groups.get(names) or groups.setdefault(names, _Group(names))
@@ -219,8 +227,4 @@ def read(path: Path) -> Recorded:
             )
             group.values.append(tuple(reading["f"].values()))
     frames = [group.frame() for group in groups.values()] or [pl.DataFrame(schema=_READING_KEY)]
-    return Recorded(
-        run=run,
-        messages=pl.DataFrame(messages, schema=_MESSAGE, orient="row"),
-        readings=pl.concat(frames, how="diagonal").sort("gateway", "serial", "ts", "sequence"),
-    )
+    return pl.concat(frames, how="diagonal").sort("gateway", "serial", "ts", "sequence")

@@ -63,7 +63,7 @@ class PipelineConfig(_Section):
     max_readings_per_message: int = Field(10_000, ge=1, description="longer arrays are rejected")
     max_depth: int = Field(16, ge=2, le=64, description="deeper nesting is rejected")
     tick_s: float = Field(5.0, gt=0, description="receipt times of formats without time are cut to this")
-    future_limit_s: float = Field(300.0, ge=0, description="how far ahead of our clock a reading may be")
+    future_limit_s: float = Field(300.0, ge=0, le=86_400, description="how far ahead of our clock readings may be")
     watermark_interval_s: float = Field(1.0, gt=0, description="how often gw/<gateway>/committed is published")
     enrolment: Literal["auto", "known"] = Field("auto", description="default for new gateways")
 

@@ -1,18 +1,11 @@
 """The simulated gateways against a real broker: what they promise holds whatever breaks."""
 
 import asyncio
-import contextlib
-import json
 import math
-import os
-import signal
-import sys
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import aiomqtt
 import pytest
 
 from device_sim import ledger
@@ -20,6 +13,8 @@ from device_sim.figures import Figures
 from device_sim.fleet import FleetSettings, run
 from device_sim.gateway import Delivery
 from device_sim.link import Broker, Credential
+from tests.support.committing_service import CommittingService
+from tests.support.counting_broker import CountingBroker
 from tests.support.plain_broker import PlainBroker
 
 
@@ -30,7 +25,7 @@ def broker(tmp_path: Path) -> Iterator[PlainBroker]:
     made.kill()
 
 
-def fleet(broker: PlainBroker, tmp_path: Path, **more: object) -> FleetSettings:
+def fleet(broker: PlainBroker | CountingBroker, tmp_path: Path, **more: object) -> FleetSettings:
     base: dict[str, object] = {
         "broker": Broker(port=broker.port),
         "gateways": 2,
@@ -43,80 +38,8 @@ def fleet(broker: PlainBroker, tmp_path: Path, **more: object) -> FleetSettings:
     return FleetSettings(**(base | more))  # type: ignore[arg-type]
 
 
-class Service:
-    """Stands in for the service: subscribes, remembers, and reports as committed what it did not lose at first."""
-
-    def __init__(self, port: int, *, lose: float = 0.0, wait_s: float = 0.1) -> None:
-        self.got: dict[str, dict[int, list[bytes]]] = defaultdict(lambda: defaultdict(list))
-        self.order: dict[str, list[int]] = defaultdict(list)
-        self.streams: dict[str, str] = {}
-        self.status: list[tuple[str, str]] = []
-        self.content_types: set[str | None] = set()
-        self._port, self._lose, self._wait_s = port, lose, wait_s
-        self._dropped: set[tuple[str, int]] = set()
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Service"]:
-        ready = asyncio.Event()
-        task = asyncio.create_task(self._run(ready))
-        await asyncio.wait_for(ready.wait(), 20)
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _run(self, ready: asyncio.Event) -> None:
-        while True:
-            with contextlib.suppress(aiomqtt.MqttError):
-                async with aiomqtt.Client(
-                    "127.0.0.1", self._port, identifier="service", protocol=aiomqtt.ProtocolVersion.V5
-                ) as client:
-                    await client.subscribe("gw/+/readings", qos=1)
-                    await client.subscribe("gw/+/status", qos=1)
-                    ready.set()
-                    speaker = asyncio.create_task(self._speak(client))
-                    try:
-                        async for message in client.messages:
-                            self._receive(message)
-                    finally:
-                        speaker.cancel()
-            await asyncio.sleep(0.05)
-
-    def _receive(self, message: aiomqtt.Message) -> None:
-        _, gateway, what = str(message.topic).split("/")
-        payload = bytes(message.payload)  # type: ignore[arg-type]
-        if what == "status":
-            self.status.append((gateway, json.loads(payload)["state"]))
-            return
-        properties = dict(message.properties.UserProperty)  # type: ignore[union-attr]
-        sequence = int(properties["seq"])
-        self.streams[gateway] = properties["stream"]
-        self.content_types.add(getattr(message.properties, "ContentType", None))
-        # every third message's first arrival vanishes, as if a broker had lost it after its acknowledgement
-        if sequence % 3 == 0 and self._lose and (gateway, sequence) not in self._dropped:
-            self._dropped.add((gateway, sequence))
-            return
-        self.got[gateway][sequence].append(payload)
-        self.order[gateway].append(sequence)
-
-    async def _speak(self, client: aiomqtt.Client) -> None:
-        while True:
-            await asyncio.sleep(self._wait_s)
-            for gateway, have in self.got.items():
-                highest = max(have, default=0)
-                missing = [n for n in range(1, highest + 1) if n not in have]
-                mark = {
-                    "stream": self.streams[gateway],
-                    "sequence": missing[0] - 1 if missing else highest,
-                    "highest": highest,
-                    "missing": [[n, n] for n in missing],
-                }
-                await client.publish(f"gw/{gateway}/committed", json.dumps(mark))
-
-
 async def test_what_is_published_arrives_once_and_is_in_the_ledger(broker: PlainBroker, tmp_path: Path) -> None:
-    async with Service(broker.port).running() as service:
+    async with CommittingService(broker.port).running() as service:
         summary = await run(fleet(broker, tmp_path, format="arrow"))
         await asyncio.sleep(0.3)
 
@@ -133,10 +56,10 @@ async def test_what_is_published_arrives_once_and_is_in_the_ledger(broker: Plain
 
 
 async def test_birth_and_farewell_are_retained(broker: PlainBroker, tmp_path: Path) -> None:
-    async with Service(broker.port).running() as service:
+    async with CommittingService(broker.port).running() as service:
         await run(fleet(broker, tmp_path, gateways=1))
         await asyncio.sleep(0.2)
-    async with Service(broker.port).running() as later:
+    async with CommittingService(broker.port).running() as later:
         await asyncio.sleep(0.2)
 
     assert [state for _, state in service.status] == ["online", "offline"]
@@ -149,7 +72,7 @@ async def test_a_gateway_that_is_cut_off_leaves_its_will_and_backfills_in_order(
     settings = fleet(
         broker, tmp_path, gateways=1, speed=1000.0, messages=60, delivery=Delivery(outages=((0.4, 0.8),))
     )
-    async with Service(broker.port).running() as service:
+    async with CommittingService(broker.port).running() as service:
         summary = await run(settings)
         await asyncio.sleep(0.2)
 
@@ -169,7 +92,7 @@ async def test_nothing_is_lost_when_the_broker_restarts(broker: PlainBroker, tmp
         await asyncio.sleep(0.5)
         await asyncio.to_thread(broker.start)
 
-    async with Service(broker.port).running() as service:
+    async with CommittingService(broker.port).running() as service:
         restarting = asyncio.create_task(restart())
         summary = await run(replace(settings, delivery=Delivery(reconnect_max_s=0.5, wait_watermark=True)))
         await restarting
@@ -186,7 +109,7 @@ async def test_with_watermark_what_the_service_never_saw_is_sent_again_under_its
     broker: PlainBroker, tmp_path: Path
 ) -> None:
     delivery = Delivery(wait_watermark=True, missing_resend_s=0.2, resend_s=0.5)
-    async with Service(broker.port, lose=1.0).running() as service:
+    async with CommittingService(broker.port, lose=1.0).running() as service:
         summary = await run(fleet(broker, tmp_path, delivery=delivery))
 
     assert summary.complete
@@ -198,7 +121,7 @@ async def test_with_watermark_what_the_service_never_saw_is_sent_again_under_its
 
 
 async def test_without_watermark_nothing_is_sent_twice(broker: PlainBroker, tmp_path: Path) -> None:
-    async with Service(broker.port, lose=1.0).running() as service:
+    async with CommittingService(broker.port, lose=1.0).running() as service:
         summary = await run(fleet(broker, tmp_path))
         await asyncio.sleep(0.2)
 
@@ -220,14 +143,30 @@ async def test_waiting_for_a_service_that_is_not_there_ends_incomplete(
 
 
 async def test_the_broker_s_receive_maximum_is_respected(tmp_path: Path) -> None:
-    broker = PlainBroker(tmp_path, "max_inflight_messages 7\n")
-    try:
-        summary = await run(fleet(broker, tmp_path, messages=400, delivery=Delivery(window=200)))
-    finally:
-        broker.kill()
+    async with CountingBroker(receive_maximum=7) as counting:
+        settings = fleet(counting, tmp_path, messages=120, delivery=Delivery(window=200))
+        summary = await run(settings)
 
     assert summary.complete
-    assert summary.figures.connections == 2, "a client beyond the limit is disconnected"
+    assert counting.most_unacknowledged == 7
+
+
+async def test_so_is_the_gateway_s_own_window(tmp_path: Path) -> None:
+    async with CountingBroker(receive_maximum=100) as counting:
+        summary = await run(fleet(counting, tmp_path, messages=120, delivery=Delivery(window=11)))
+
+    assert summary.complete
+    assert counting.most_unacknowledged == 11
+
+
+async def test_a_message_refused_once_is_delivered_later(tmp_path: Path) -> None:
+    async with CountingBroker(refuse_first=3) as counting:
+        summary = await run(fleet(counting, tmp_path, gateways=1, messages=10))
+
+    assert summary.complete
+    assert summary.figures.refused_messages == 3
+    assert summary.figures.published == summary.figures.acknowledged == 100
+    assert counting.accepted == 10
 
 
 async def test_what_the_broker_refuses_is_not_acknowledged_and_kept(tmp_path: Path) -> None:
@@ -284,55 +223,3 @@ async def test_figures_are_reported_while_it_runs_and_stop_ends_it(broker: Plain
     assert summary.complete
     assert seen[1][1] == 2
     assert seen[-1][0] == summary.figures.published > 0
-
-
-async def command(*arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "device_sim",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-
-
-async def test_a_killed_simulator_s_ledger_holds_all_that_the_broker_got(
-    broker: PlainBroker, tmp_path: Path
-) -> None:
-    path = tmp_path / "run.jsonl"
-    async with Service(broker.port).running() as service:
-        process = await command(
-            "fleet", "--port", str(broker.port), "--gateways", "2", "--messages-per-second", "300",
-            "--readings-per-message", "10", "--ledger", str(path),
-        )  # fmt: skip
-        async with asyncio.timeout(60):
-            while len(service.order["gw-0001"]) < 60:
-                await asyncio.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        await process.communicate()
-        await asyncio.sleep(0.2)
-
-    book = ledger.read(path)
-    noted = {(g, q) for g, q in book.messages.select("gateway", "sequence").rows()}
-    acknowledged = book.messages.filter(acknowledged=True).select("gateway", "sequence").rows()
-    received = {(gateway, sequence) for gateway, have in service.got.items() for sequence in have}
-    assert received <= noted
-    assert set(acknowledged) <= received
-    assert len(acknowledged) > 50
-
-
-@pytest.mark.long
-async def test_the_command_ends_cleanly_on_ctrl_c_with_its_summary(broker: PlainBroker, tmp_path: Path) -> None:
-    path = tmp_path / "run.jsonl"
-    process = await command("fleet", "--port", str(broker.port), "--speed", "600", "--json", "--ledger", str(path))
-    async with asyncio.timeout(60):
-        while not path.exists() or path.stat().st_size < 5000:
-            await asyncio.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
-
-    summary = json.loads(output)
-    assert process.returncode == 0
-    assert summary["complete"] is True
-    assert summary["published"] == summary["acknowledged"] == ledger.read(path).messages["readings"].sum()

@@ -86,8 +86,9 @@ async def test_a_deadlock_is_tried_again(store: Store) -> None:
 
 async def until_waiting(store: Store, waiting: int) -> None:
     admin = await store.admin()
-    while await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < waiting:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < waiting:
+            await asyncio.sleep(0.01)
 
 
 class TestPlanVersion:

@@ -13,9 +13,12 @@ import pytest
 from telemetry.embedded.postgres import EmbeddedPostgres
 from telemetry.errors import MigrationError
 from telemetry.model.fields import CATALOGUE, FieldKind
+from telemetry.store.connection import connector
 from telemetry.store.migrate import DATABASES, ROLES, migrate, pending, scram_verifier
+from telemetry.store.readings import PostgresSink
 from telemetry.store.sql import migrations, sql_root
-from tests.support.store import Store, batch, this_hour_us
+from tests.support.postgres import temporary_postgres
+from tests.support.store import PASSWORD, Store, batch, this_hour_us
 
 # Everything that makes a schema: columns, constraints, indexes, functions, policies, privileges, owners.
 DESCRIBE = """
@@ -111,6 +114,23 @@ async def test_one_migration_after_the_other_gives_the_same_schema(server: Embed
 async def test_several_at_once_wait_for_one_another(server: EmbeddedPostgres) -> None:
     reports = await asyncio.gather(*(migrate(opener(server), dict.fromkeys(ROLES, "made-up")) for _ in range(3)))
     assert sorted(bool(report.applied) for report in reports) == [False, False, True]
+
+
+async def test_a_managed_servers_administrator_is_enough() -> None:
+    """CREATEDB and CREATEROLE, no superuser, as hosted PostgreSQL gives them."""
+    async with temporary_postgres() as server:
+        admin = await asyncpg.connect(server.dsn())
+        await admin.execute("CREATE ROLE manager LOGIN CREATEDB CREATEROLE PASSWORD 'made-up'")
+        await admin.close()
+
+        async def connect(database: str) -> Any:
+            return await asyncpg.connect(server.dsn(database, "manager", "made-up"))
+
+        assert (await migrate(connect, dict.fromkeys(ROLES, PASSWORD))).applied
+        assert not (await migrate(connect, dict.fromkeys(ROLES, PASSWORD))).applied
+        sink = PostgresSink(connector(server.dsn("telemetry", "telemetry_ingest", PASSWORD)))
+        assert (await sink.write(batch({"ts": this_hour_us(), "device_key": 1}))).stored == 1
+        await sink.close()
 
 
 async def test_a_changed_earlier_migration_is_refused(server: EmbeddedPostgres, copied: Path) -> None:

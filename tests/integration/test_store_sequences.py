@@ -72,7 +72,7 @@ async def test_endless_gaps_stay_bounded_and_never_claim_too_much(store: Store) 
     assert watermark.highest == 31_999
     assert watermark.missing_count >= 16_000 - 1
     admin = await store.admin()
-    assert await admin.fetchval("SELECT max(pg_column_size(received)) FROM readings.sequence") <= 65_536
+    assert await admin.fetchval("SELECT count(*) FROM readings.sequence, unnest(received)") <= 65_536 // 21
     # Closing the gaps and sending again what was not recorded brings it up to date.
     assert await record(store, (1, 31_999)) == Watermark(1, 1, sequence=31_999, highest=31_999)
 

@@ -61,10 +61,10 @@ class Store:
         return sorted(plain, key=lambda row: (row["ts"], row["device_key"]))
 
     async def close(self) -> None:
-        for sink in self.sinks:
-            await sink.close()
         for connection in self.connections:
             await connection.close()
+        for sink in self.sinks:
+            await sink.close()
         self.sinks.clear()
         self.connections.clear()
 

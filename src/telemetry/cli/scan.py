@@ -74,7 +74,7 @@ def _places(
 ) -> tuple[list["Place"], list[str]]:
     """What this installation has written, and what is not searched for a reason."""
     from telemetry.embedded.attach import postgres_in
-    from telemetry.maintenance.scan_places import BytesPlace, DatabasePlace, FilePlace
+    from telemetry.maintenance.scan_places import BytesPlace, DatabasePlace, FilePlace, MissingPlace
 
     places: list[Place] = []
     notes: list[str] = []
@@ -85,7 +85,7 @@ def _places(
     if dsn or running is not None or not config.embedded:
         places.append(DatabasePlace("database", dsn or (running.dsn() if running else config.database.dsn)))
     else:
-        notes.append("the embedded PostgreSQL does not run: its tables are searched as raw files only")
+        places.append(MissingPlace("database", "the embedded PostgreSQL does not run; start the service"))
     places += [FilePlace(str(directory), directory, exclusions) for directory in directories if directory.exists()]
     log = config.observe.log_file
     if log is not None and not log.resolve().is_relative_to(config.data_dir.resolve()):

@@ -149,6 +149,18 @@ class BytesPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingPlace:
+    """What should be searched and is not there: it makes the scan incomplete, with this reason."""
+
+    label: str
+    reason: str
+
+    async def search(self, collector: Collector, token: str | None) -> None:  # noqa: ARG002 - a Place
+        """Say that nothing was searched."""
+        collector.skip(self.label, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
 class DatabasePlace:
     """Every column of every table of every database of a server, catalogues and statistics included.
 

@@ -268,6 +268,7 @@ def _result(
         "refused": sum(each.refused for each in counts),
         "readings": acknowledged * readings_per_message,
         "seconds": round(seconds, 4),
+        "began_s": began_s,  # of the clock that all processes share (time.monotonic)
         "cpu_seconds": round(cpu_s, 4),
         "messages_per_second": round(acknowledged / seconds, 1) if seconds else 0.0,
         "readings_per_second": round(acknowledged * readings_per_message / seconds, 1) if seconds else 0.0,

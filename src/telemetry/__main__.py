@@ -29,6 +29,8 @@ ENTRIES: Final = (
     Entry(
         "import", "telemetry.cli.registry:import_file", "Import owners, sites and gateways from CSV.", _REGISTRY
     ),
+    Entry("migrate", "telemetry.cli.migrate:migrate", "Make keys, and bring the databases up to date.", _OPERATE),
+    Entry("decode", "telemetry.cli.decode:decode", "Show what the service would make of a message.", _OPERATE),
     Entry("config", "telemetry.cli.config:config", "Print a commented configuration file.", _OPERATE),
     Entry("doctor", "telemetry.cli.doctor:doctor", "Check this installation, and say what to mend.", _OPERATE),
     Entry("scan", "telemetry.cli.scan:scan", "Search all that was written for given strings.", _OPERATE),

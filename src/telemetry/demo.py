@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from telemetry.app import Worker, keystore_of, servers
+from telemetry.app import Worker
 from telemetry.config import Config
 from telemetry.demo_feeds import Feed, fleet, recorded_serials, replays
 from telemetry.embedded.broker import EmbeddedBroker
@@ -29,10 +29,11 @@ from telemetry.maintenance.scan import ScanReport, scan
 from telemetry.maintenance.scan_places import BytesPlace, DatabasePlace, Exclusion, FilePlace
 from telemetry.observe import Observer
 from telemetry.privacy.keys import BlindIndex, Kek
+from telemetry.servers import servers
 from telemetry.service import working
 from telemetry.store.administration import Administration
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import BLIND_INDEX, KEK, FileKeystore, role_password
+from telemetry.store.keystore import BLIND_INDEX, INGEST_SECRETS, KEK, FileKeystore, open_keystore, role_password
 from telemetry.store.registration import IssuedGateway, NewGateway, NewOwner, NewSite
 
 _TEN_YEARS_US: Final = 30 * 365 * 86_400 * 1_000_000  # recordings reach back to 2010
@@ -120,7 +121,7 @@ class Demo:
             worker = Worker(
                 self.config,
                 running.endpoints,
-                keystore_of(self.config, ingest_only=True),
+                open_keystore(self.config.data_dir, allowed=INGEST_SECRETS),
                 self.observer,
             )
             async with working(self.config, worker, running, self.observer) as (health, _):
@@ -174,7 +175,7 @@ class Demo:
 
     async def _feeds(self, postgres: EmbeddedPostgres, broker: EmbeddedBroker) -> list[Feed]:
         """Enrol the homes and prepare the processes that will speak for their gateways."""
-        keystore = keystore_of(self.config)
+        keystore = FileKeystore(self.config.data_dir / "keys")
         homes, recorders = await self._enrol(postgres, keystore)
         for issued in (*homes, *recorders):
             broker.set_user(issued.name, issued.credential)

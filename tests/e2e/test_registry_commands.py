@@ -313,6 +313,39 @@ async def test_nothing_that_names_somebody_is_in_any_file_but_the_brokers(instal
     assert found.identifiers_found > 0
 
 
+async def test_migrate_makes_keys_and_schema_from_nothing_and_again_changes_nothing():
+    data_dir = Path(tempfile.mkdtemp(prefix="tcl-"))
+    try:
+        for directory in (data_dir, data_dir / "postgres"):
+            directory.mkdir(exist_ok=True)
+            directory.chmod(0o711)
+        config = data_dir / "telemetry.toml"
+        config.write_text(f'data_dir = "{data_dir}"\n')
+        here = Installation(data_dir, config, EmbeddedPostgres(data_dir / "postgres"))
+        first = (await here.telemetry("migrate")).json
+        keys = {path.name: path.read_bytes() for path in (data_dir / "keys").iterdir()}
+        second = (await here.telemetry("migrate")).json
+        assert first["keys_made"]
+        assert "keys/0001_keys" in first["applied"]
+        assert (second["keys_made"], second["applied"], second["present"]) == (False, [], first["applied"])
+        assert {path.name: path.read_bytes() for path in (data_dir / "keys").iterdir()} == keys
+        # Nothing runs any more, and that is what a command says that needs the database.
+        assert "does not run" in (await here.telemetry("owner", "list")).err
+    finally:
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+async def test_a_postgresql_of_ones_own_is_migrated_by_its_administrator(installed: Installation, tmp_path: Path):
+    config = tmp_path / "telemetry.toml"
+    dsn = installed.postgres.dsn("telemetry", "", None)
+    config.write_text(f'data_dir = "{installed.data_dir}"\nembedded = false\n[database]\ndsn = "{dsn}"\n')
+    outside = Installation(installed.data_dir, config, installed.postgres)
+    assert "--admin-dsn" in (await outside.telemetry("migrate")).err
+    done = (await outside.telemetry("migrate", "--admin-dsn", installed.postgres.dsn())).json
+    assert (done["keys_made"], done["applied"]) == (False, [])
+    assert isinstance((await outside.telemetry("owner", "list", "--reveal")).json, list)
+
+
 async def test_the_installed_program_runs_and_answers_in_json(installed: Installation):
     program = [sys.executable, "-m", "telemetry", "owner", "list", "--json"]
     environment = os.environ | {"TELEMETRY_CONFIG": str(installed.config)}

@@ -40,6 +40,7 @@ MAY_IMPORT = {
 }
 OUTERMOST = {
     "app",
+    "servers",
     "service",
     "demo",
     "demo_feeds",

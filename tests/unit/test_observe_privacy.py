@@ -254,6 +254,11 @@ def test_our_own_texts_lose_what_looks_like_an_identifier(text, kept):
     assert scrub_text(text) == kept
 
 
+def test_nothing_is_written_before_logging_is_configured(capfd):
+    Observer().write_failed(events.WriteFailed(1, 0.5, foreign_error()))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_undo_restores_logging():
     root = logging.getLogger()
     before = (root.handlers[:], sys.excepthook, warnings.showwarning)

@@ -114,11 +114,11 @@ def retry(
     """
 
     async def main() -> None:
-        from telemetry.recovery import retry_quarantined
-
         found = config_of(config)
         async with _opened(found) as store:
             keys = await _selected(store, numbers, (reason, codec, gateway), everything=everything)
+            from telemetry.recovery import retry_quarantined
+
             report = await retry_quarantined(found, store, keys, lambda name: database_dsn(found, name))
         told = report.to_json()
         held = ", ".join(f"{count} {name}" for name, count in told["held"].items()) or "none"

@@ -22,6 +22,7 @@ PASSWORD_FILE: Final = "passwords"  # noqa: S105 - a file's name
 ACL_FILE: Final = "acl"
 CONFIG_FILE: Final = "mosquitto.conf"
 MAX_MESSAGE_BYTES: Final = 256 * 1024
+PACKET_OVERHEAD: Final = 128 * 1024  # topic and properties
 NO_LIMIT: Final = 1_000_000_000
 ITERATIONS: Final = 1_000
 _HASH_TYPE: Final = "7"  # PBKDF2 with SHA-512
@@ -104,7 +105,9 @@ def mosquitto_config(
         "# Not 0, with which 2.0.11 disconnects whoever publishes what it refuses.",
         f"max_queued_messages {NO_LIMIT}",
         "queue_qos0_messages false",
+        "# A larger payload is refused (PUBACK 0x95); a larger packet ends its connection, unread.",
         f"message_size_limit {max_message_bytes}",
+        f"max_packet_size {max_message_bytes + PACKET_OVERHEAD}",
         "set_tcp_nodelay true",
         "",
         "# Notices name clients and their addresses: only errors and warnings are logged.",

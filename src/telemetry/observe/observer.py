@@ -96,7 +96,12 @@ class Observer:
         return float(max(0, (self._now_us() - self._newest_us) // MICROSECONDS))
 
     def log(self, event: events.Event) -> None:
-        """Write the event as a log line, repetitive ones at most every ten seconds with the number left out."""
+        """Write the event as a log line, repetitive ones at most every ten seconds with the number left out.
+
+        Nothing is written before ``configure_logging``: structlog's own defaults would print values as they are.
+        """
+        if not structlog.is_configured():
+            return
         kind = type(event)
         more = {}
         if kind.repetitive:

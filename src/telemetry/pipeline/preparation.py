@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from telemetry.codecs.registry import CodecLimits, decode_batch
+from telemetry.codecs.limits import CodecLimits
+from telemetry.codecs.registry import decode_batch
 from telemetry.model.batch import Decoded, Protected, RawMessage, Rejection, Withheld, Write, empty_readings
 from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import DEVICE_SCHEMA, Device, Enrolled, NewDevice, new_key

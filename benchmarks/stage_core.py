@@ -16,7 +16,7 @@ def run(quick: bool, devices: int = DEVICES) -> dict[str, Any]:
     from telemetry.privacy.binding import Registry
     from telemetry.privacy.plan import Plan
 
-    count, rounds = (10, 5) if quick else (20, 15)
+    count, rounds = (8, 5) if quick else (20, 15)
     blind = load.Blind()
     gateways, frame = load.gateways(devices, blind), load.device_frame(devices, blind)
     before_mb = resident_mb()
@@ -26,7 +26,7 @@ def run(quick: bool, devices: int = DEVICES) -> dict[str, Any]:
     memory_mb = resident_mb() - before_mb
     clean = load.batches(devices, count)
     dirty = load.batches(devices, max(2, count // 4), implausible=0.01)
-    mixed = Registry(blind, gateways, load.device_frame(devices, blind, classes=300), load.plan_of(300))
+    mixed = Registry(blind, gateways, load.with_classes(frame, 300), load.plan_of(300))
     for known in (registry, mixed):
         assert load.pass_through(known, clean + dirty) == (count + len(dirty)) * load.READINGS
     seconds = alternate(

@@ -5,7 +5,7 @@ readings come by the million. So the first sight of a serial in this process com
 the device; from then on a 128-bit keyed hash of (site, serial) finds it, a whole column at a time. No table here
 holds a serial.
 
-Two serials of one site share both words with a probability of 2^-128 a pair (10^12 pairs: 10^-26), under seeds
+Two serials of one site share both words with a probability of 2^-128 a pair (10^12 pairs: 3 x 10^-27), under seeds
 drawn when the process starts. Across sites not even a collision binds: the site of the device that was found is
 compared with the gateway's own.
 
@@ -13,8 +13,8 @@ What a flood of made-up serials costs: where all devices of the site are known b
 no more, nothing but the lookup. Else one blind index for each distinct serial, at most ``FIRST_SIGHTS`` a gateway
 and batch, and refused ones are remembered (``_REFUSED``, 0.8 MB, emptied when full).
 
-Memory: 57 bytes a slot and 24 to 48 bytes of cells a device: 92 MB of arrays for a million devices. More figures and
-what else was tried: docs/decisions/0004-binding-by-keyed-hash.md.
+Memory: 57 bytes a slot and 24 to 48 bytes of cells a device: 92 MB of arrays for a million devices. More figures
+and what else was tried: docs/decisions/0004-binding-by-keyed-hash.md.
 """
 
 import secrets

@@ -1,8 +1,8 @@
 """Registries and decoded batches for the core's stages.
 
 The hard case for binding: every message carries one reading of each of its gateway's 50 devices, gateways drawn at
-random, so that nothing in a batch repeats. Ten field columns, readings of the last quarter of an hour. All of it
-made up, deterministic by seed.
+random: every row of a message another device, and at a million devices every row of a batch. Ten field columns,
+readings of the last quarter of an hour. All of it made up, deterministic by seed.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Registries and decoded batches for the core's stages.
 
 The hard case for binding: every message carries one reading of each of its gateway's 50 devices, gateways drawn at
-random, so that nothing in a batch repeats. Ten field columns, readings of the last quarter of an hour. All of it
-made up, deterministic by seed.
+random: every row of a message another device, and at a million devices every row of a batch. Ten field columns,
+readings of the last quarter of an hour. All of it made up, deterministic by seed.
 """
 
 import hashlib
@@ -66,8 +66,8 @@ def serial(number: int) -> str:
     return f"INV{number:08d}"
 
 
-def device_frame(devices: int, blind: Blind, classes: int = 1, seed: int = 1) -> pl.DataFrame:
-    """All devices, DEVICE_SCHEMA, plan classes spread at random."""
+def device_frame(devices: int, blind: Blind, seed: int = 1) -> pl.DataFrame:
+    """All devices, DEVICE_SCHEMA, of plan class 0."""
     generator = np.random.default_rng(seed)
     gateway = np.arange(devices, dtype=np.int64) // DEVICES_PER_GATEWAY
     blinds = np.frombuffer(b"".join(blind.serial(serial(number)) for number in range(devices)), np.uint8)
@@ -78,10 +78,16 @@ def device_frame(devices: int, blind: Blind, classes: int = 1, seed: int = 1) ->
             "gateway_key": gateway + 1,
             "kind": np.full(devices, DeviceKind.INVERTER, np.uint8),
             "serial_blind": pl.Series(blinds.reshape(-1, BLIND_BYTES)),
-            "plan_class": generator.integers(0, classes, devices, dtype=np.int32),
+            "plan_class": np.zeros(devices, np.int32),
         },
         schema=dict(DEVICE_SCHEMA),
     )
+
+
+def with_classes(frame: pl.DataFrame, classes: int, seed: int = 4) -> pl.DataFrame:
+    """The same devices, their plan classes spread at random."""
+    plan_class = np.random.default_rng(seed).integers(0, classes, frame.height, dtype=np.int32)
+    return frame.with_columns(pl.Series("plan_class", plan_class))
 
 
 def gateways(devices: int, blind: Blind) -> list[Gateway]:

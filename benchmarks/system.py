@@ -88,6 +88,8 @@ class System:
 async def system(directory: Path, kind: Kind, gateways: int) -> AsyncIterator[System]:
     """Servers in ``directory`` and ``gateways`` enrolled gateways; nothing runs afterwards."""
     async with contextlib.AsyncExitStack() as stack:
+        (directory / "postgres").mkdir()
+        (directory / "postgres").chmod(0o711)  # its files stay here, and go with the rest
         postgres = await stack.enter_async_context(EmbeddedPostgres(directory / "postgres"))
         keystore = FileKeystore(directory / "keys")
         await prepare_database(postgres, keystore)

@@ -7,6 +7,7 @@ Order of stopping: no new batches → commits in flight → acknowledgements →
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
 from collections.abc import Callable
@@ -176,7 +177,7 @@ class Worker:
                 future_limit_us=round(config.pipeline.future_limit_s * MICROSECONDS),
                 tick_us=round(config.pipeline.tick_s * MICROSECONDS),
             ),
-            told=self._enrolled,
+            told=functools.partial(self._enrolled, registry),
         )
 
     def _build_pipeline(
@@ -202,8 +203,9 @@ class Worker:
             limits=Limits(writes=self._config.database.connections),
         )
 
-    def _enrolled(self, enrolled: Enrolled) -> None:
-        self._observer.devices_enrolled(events.DevicesEnrolled(len(enrolled.devices), enrolled.refused))
+    def _enrolled(self, registry: Registry, enrolled: Enrolled) -> None:
+        told = events.DevicesEnrolled(len(enrolled.devices), enrolled.refused, known=len(registry))
+        self._observer.devices_enrolled(told)
         if enrolled.elsewhere:
             self._observer.serial_at_two_sites(events.SerialAtTwoSites(enrolled.elsewhere))
 

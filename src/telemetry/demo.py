@@ -111,6 +111,10 @@ class Demo:
 
         """
         began = time.monotonic()
+        # Passable for the database's own user, so that its files stay here and go with the rest.
+        for directory in (self.config.data_dir, self.config.data_dir / "postgres"):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o711)
         self.say("starting PostgreSQL and the broker, making keys and tables")
         async with servers(self.config, self.observer) as running:
             postgres, broker = running.postgres, running.broker

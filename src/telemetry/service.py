@@ -9,6 +9,7 @@ from telemetry.app import Worker, stopper
 from telemetry.config import Config
 from telemetry.errors import SourceUnavailable, StoreUnavailable
 from telemetry.health import HealthServer, Heartbeat, Readiness
+from telemetry.memory import calm_garbage_collection, keep_freed_memory
 from telemetry.observe import Observer
 from telemetry.servers import Running, servers
 from telemetry.store.keystore import INGEST_SECRETS, open_keystore
@@ -22,6 +23,8 @@ async def serve(config: Config, observer: Observer | None = None) -> None:
 
     """
     observer = observer or Observer()
+    keep_freed_memory()
+    calm_garbage_collection()
     async with servers(config, observer) as running:
         worker = Worker(
             config, running.endpoints, open_keystore(config.data_dir, allowed=INGEST_SECRETS), observer

@@ -289,3 +289,29 @@ class TestMosquitto:
             async with Receiver(broker) as worker:
                 await worker.has(30)
                 assert worker.payloads == numbered(0, 30)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to act as another user")
+    def test_an_ordinary_user_needs_nothing_but_a_directory(self, directory):
+        """In a forked child that gives up root, because another user may be unable to read this Python."""
+        nobody = 65_534
+        os.chown(directory, nobody, nobody)
+
+        async def start_and_stop():
+            async with EmbeddedBroker(directory, "mosquitto") as broker:
+                assert psutil.Process(broker.pid).uids().effective == nobody
+                assert worker_gets_in(broker)
+                await broker.restart()
+
+        "localhost".encode("idna")  # loaded on first use, which must be before the fork
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.setgroups([])
+                os.setgid(nobody)
+                os.setuid(nobody)
+                asyncio.run(start_and_stop())
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

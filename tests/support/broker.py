@@ -151,7 +151,7 @@ async def eventually(condition, *, timeout_s=20.0):
         await asyncio.sleep(0.01)
 
 
-async def quiet(receiver, count, *, for_s=0.4):
+async def quiet(receiver, count, *, for_s=0.3):
     """Nothing beyond ``count`` messages arrives for a while."""
     await receiver.has(count)
     await asyncio.sleep(for_s)

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "model": {"errors"},
     "codecs": _PURE,
     "privacy": _PURE,
+    "memory": set(),
     "ports": _PURE | {"privacy"},
     "observe": _PURE | {"config"},
     "health": {"errors", "config", "observe"},

@@ -12,6 +12,7 @@ from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import Device, Enrolment
 from telemetry.privacy.binding import FIRST_SIGHTS, Registry
 from telemetry.privacy.bound import Bound
+from telemetry.privacy.gateways import SiteMix
 from telemetry.privacy.plan import Plan
 from tests.support.registries import (
     CountingBlind,
@@ -97,7 +98,8 @@ def test_an_unknown_or_revoked_gateway_proposes_none_and_costs_no_blind_index() 
 
 
 def test_a_serial_announced_after_it_was_refused_is_bound() -> None:
-    registry = registry_of(gateways=[gateway(1, enrolment=Enrolment.KNOWN)])
+    not_yet_seen = device("INV00000001", HERE, 1)  # so that refused serials are looked up, and remembered
+    registry = registry_of(not_yet_seen, gateways=[gateway(1, enrolment=Enrolment.KNOWN)])
     assert bind(registry, "INV00000042").device_key.tolist() == [0]
     registry.update(devices=device_frame([device("INV00000042", HERE, 42)]))
     assert bind(registry, "INV00000042").device_key.tolist() == [42]
@@ -163,7 +165,7 @@ def test_a_forgotten_device_is_unknown_and_its_slot_serves_another() -> None:
     devices = [device(f"INV0000000{number}", HERE, number) for number in range(1, 4)]
     registry = registry_of(*devices)
     bind(registry, "INV00000001", "INV00000002")
-    registry.update(forget_devices=[1, 3, 777])
+    registry.update(forget_devices=[3, 1, 777])
     assert bind(registry, "INV00000001", "INV00000002", "INV00000003", enrol=False).device_key.tolist() == [
         0,
         2,
@@ -197,16 +199,34 @@ def test_gateway_and_owner_keys_go_with_the_slots() -> None:
     assert (gateway_keys.tolist(), owner_keys.tolist()) == ([1001, 0], [11, 0])
 
 
+def test_a_device_that_changes_takes_no_room_twice() -> None:
+    registry = registry_of(gateways=[gateway(1, device_limit=2)])
+    for plan_class in (0, 1, 0, 1):
+        registry.update(devices=device_frame([device("INV00000001", HERE, 1, plan_class)]))
+    assert [each.serial for each in bind(registry, "INV00000002").unknown] == ["INV00000002"]
+    registry.update(devices=device_frame([device("INV00000002", HERE, 2)]))
+    assert not bind(registry, "INV00000003").unknown
+    registry.update(forget_devices=[1])
+    assert [each.serial for each in bind(registry, "INV00000003").unknown] == ["INV00000003"]
+
+
+def test_not_even_a_collision_binds_across_sites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the sites' mix both words of a serial are the same everywhere; the site is compared all the same."""
+    monkeypatch.setattr(SiteMix, "_mixed", staticmethod(lambda site_key, _: np.zeros(site_key.size, np.uint64)))
+    registry = registry_of(device("INV00000042", HERE, 42), gateways=[HERE, gateway(2)])
+    for _ in range(2):
+        assert bind(registry, "INV00000042").device_key.tolist() == [42]
+        assert bind(registry, "INV00000042", name="gw-2").device_key.tolist() == [0]
+
+
 def test_tables_grow_and_every_device_stays_found() -> None:
     registry = registry_of(gateways=[gateway(number) for number in range(200)])
     for number in range(200):
         owner = gateway(number)
-        serials = [f"INV{number:04d}{index:04d}" for index in range(20)]
-        registry.update(
-            devices=device_frame(
-                [device(serial, owner, number * 20 + index + 1) for index, serial in enumerate(serials)]
-            )
-        )
+        devices = [
+            device(f"INV{number:04d}{index:04d}", owner, number * 20 + index + 1, index % 2) for index in range(20)
+        ]
+        registry.update(devices=device_frame(devices))
     names = [f"gw-{number}" for number in range(200)]
     rows = decoded(
         [
@@ -216,8 +236,11 @@ def test_tables_grow_and_every_device_stays_found() -> None:
         ]
     )
     for _ in range(2):  # by blind index, then by hash
-        keys = registry.bind(rows, registry.gateway_slots(names)).device_key
-        assert keys.tolist() == [number * 20 + index + 1 for index in range(20) for number in range(200)]
+        bound = registry.bind(rows, registry.gateway_slots(names))
+        assert bound.device_key.tolist() == [
+            number * 20 + index + 1 for index in range(20) for number in range(200)
+        ]
+        assert bound.plan_class.tolist() == [index % 2 for index in range(20) for _ in range(200)]
 
 
 def test_no_table_holds_a_serial() -> None:

@@ -248,7 +248,7 @@ class TestBroker:
     def test_it_loses_nothing_and_admits_nobody_unknown(self, broker_settings, configuration):
         expected = {
             "persistence": "true",
-            "max_queued_messages": "0",
+            "max_queued_messages": str(mosquitto.NO_LIMIT),
             "max_inflight_messages": "0",  # so that broker.receive_maximum alone bounds what is in flight
             "allow_anonymous": "false",
             "use_username_as_clientid": "true",

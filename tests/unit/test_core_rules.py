@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from telemetry.errors import RegistryError
@@ -179,6 +180,20 @@ def test_rule_7_masks_follow_the_device_and_not_the_row() -> None:
     assert result.rows["device_key"].to_list() == [2, 1]
     assert result.rows["ac_power_w"].to_list() == [None, 10.0]
     assert result.withheld_rows == {Withheld.NOT_KEPT: 1}
+
+
+def test_rule_7_a_withheld_value_is_not_beneath_its_null_either() -> None:
+    """A null hides a value from readers of the column, not from those who write its buffer somewhere."""
+    plan = plan_of([{}, {"ac_power_w": False}])
+    devices = [device("INV00000001", HERE, 1, 0), device("INV00000002", HERE, 2, 1)]
+    registry = Registry(CountingBlind(), [HERE], device_frame(devices), plan)
+    rows = [
+        {"serial": f"INV0000000{number}", "ac_power_w": 1234.5, "ac_voltage_v": 230.0} for number in (1, 2) * 100
+    ]
+    column = run(registry, decoded(rows), ["gw-1"]).rows["ac_power_w"]
+    assert column.to_list() == [1234.5, None] * 100
+    raw = np.frombuffer(column.to_arrow().buffers()[1], np.float64)[: column.len()]
+    assert raw.tolist() == [1234.5, 0.0] * 100
 
 
 def test_the_order_of_arrival_is_kept() -> None:

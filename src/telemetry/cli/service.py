@@ -45,6 +45,7 @@ def demo(
     """
     with reported(), contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="telemetry-demo-")))
+        scratch.chmod(0o711)
         data_dir = keep if keep is not None else scratch / "data"
         outcome = _loop(_demo(data_dir, scratch, gateways, broker, seconds))
         told = json.dumps(outcome.as_json(), indent=2)

@@ -246,6 +246,8 @@ class Observer:
         self.log(event)
 
     def devices_enrolled(self, event: events.DevicesEnrolled) -> None:
+        self._state["devices"] = event.known
+        self.metrics.devices.set(event.known)
         self.metrics.enrolled.inc(event.enrolled)
         self.metrics.enrolment_refused.inc(event.refused)
         self.log(event)

@@ -5,7 +5,7 @@ readings come by the million. So the first sight of a serial in this process com
 the device; from then on a 128-bit keyed hash of (site, serial) finds it, a whole column at a time. No table here
 holds a serial.
 
-Two serials of one site share both words with a probability of 2^-128 a pair (10^12 pairs: 10^-26), under seeds
+Two serials of one site share both words with a probability of 2^-128 a pair (10^12 pairs: 3 x 10^-27), under seeds
 drawn when the process starts. Across sites not even a collision binds: the site of the device that was found is
 compared with the gateway's own.
 
@@ -13,7 +13,8 @@ What a flood of made-up serials costs: where all devices of the site are known b
 no more, nothing but the lookup. Else one blind index for each distinct serial, at most ``FIRST_SIGHTS`` a gateway
 and batch, and refused ones are remembered (``_REFUSED``, 0.8 MB, emptied when full).
 
-Memory: 68 to 100 bytes a device. docs/decisions/0004-binding-by-keyed-hash.md has the figures.
+Memory: 57 bytes a slot and 24 to 48 bytes of cells a device: 92 MB of arrays for a million devices. More figures
+and what else was tried: docs/decisions/0004-binding-by-keyed-hash.md.
 """
 
 import secrets
@@ -131,7 +132,7 @@ class Registry:
             gateways = self._gateways
             site = gateways.site_key[gateway_slots]
             message = rows["message"].to_numpy()
-            hashes = tuple(rows["serial"].hash(seed).to_numpy() for seed in self._hash_seeds)
+            hashes = self._hashes(rows)
             slots, device_key, plan_class = self._find(hashes, site, message)
             unknown: tuple[Unknown, ...] = ()
             if not slots.all():
@@ -154,8 +155,14 @@ class Registry:
                 unknown=unknown,
             )
 
+    def _hashes(self, rows: pl.DataFrame) -> tuple[Words, Words]:
+        """Two keyed hashes of every serial, in one call: each call is a hand-over to polars' own threads."""
+        seeds = self._hash_seeds
+        hashed = rows.select(first=pl.col("serial").hash(seeds[0]), second=pl.col("serial").hash(seeds[1]))
+        return hashed["first"].to_numpy(), hashed["second"].to_numpy()
+
     def _find(
-        self, hashes: tuple[Words, ...], site: npt.NDArray[np.int64], message: npt.NDArray[np.uint32]
+        self, hashes: tuple[Words, Words], site: npt.NDArray[np.int64], message: npt.NDArray[np.uint32]
     ) -> tuple[Slots, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
         """Slot, device key and plan class of every row, 0 where its hash is not known; in blocks for the cache.
 

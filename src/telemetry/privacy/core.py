@@ -67,14 +67,13 @@ def protect(
     rows = bound.rows
     ts = _times(rows, received_us, tick_us)
     verdicts = _row_verdicts(bound, ts, now_us, future_limit_us)
-    names = field_columns(rows)
     device_key, plan_class = bound.device_key, bound.plan_class
-    columns = rows.select(ts, *names)
+    columns = [rows[name] for name in field_columns(rows)]
     if verdicts is not None:
         passing = verdicts == _PASS
-        columns, device_key, plan_class = columns.filter(passing), device_key[passing], plan_class[passing]
-    ts = columns.to_series()
-    fields = _protect_fields(columns.get_columns()[1:], bound.plan, plan_class)
+        device_key, plan_class = device_key[passing], plan_class[passing]
+        ts, *columns = (column.filter(pl.Series(passing)) for column in (ts, *columns))
+    fields = _protect_fields(columns, bound.plan, plan_class)
     empty = _empty_rows(fields.columns, ts.len())
     frame = _reading_frame(ts, device_key, bound.plan.version, fields.columns)
     if empty is not None:
@@ -176,10 +175,11 @@ def _protect_column(column: pl.Series, keep: pl.Series | None, result: _Fields) 
     name = column.name
     admitted = keep
     if keep is not None:
-        result.dropped[name] = column.is_not_null() & ~keep
+        result.dropped[name] = column.is_not_null() & ~keep if column.null_count() else ~keep
     if not _all_plausible(column):
         field = FIELD_BY_NAME[name]
-        plausible = column.is_between(*_bounds(field))
+        low, high = _bounds(field)
+        plausible = (column >= low) & (column <= high)
         admitted = plausible if keep is None else plausible & keep
         looked_at = (
             column.len() - column.null_count() - (int(result.dropped[name].sum()) if keep is not None else 0)

@@ -7,7 +7,7 @@
                   └── PUBACK ◀──┴── acknowledge() ◀─────┘
 
 One event loop (plain asyncio or uvloop), one consumer of ``batches``. What is not acknowledged when a connection
-ends comes again, so nothing has to be kept. See docs/decisions/0003-mqtt-source-on-mqtt5.md.
+ends comes again, so nothing has to be kept. See docs/decisions/0011-mqtt-source-on-mqtt5.md.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from telemetry.errors import ConfigurationError, SourceError, SourceRefused, Sou
 from telemetry.model.batch import RawMessage
 from telemetry.ports import Clock
 from telemetry.sources.mqtt_connection import Connection
-from telemetry.sources.mqtt_packets import SessionSettings
-from telemetry.sources.mqtt_session import Session, SessionCounters, State
+from telemetry.sources.mqtt_packets import SessionCounters, SessionSettings
+from telemetry.sources.mqtt_session import Session, State
 from telemetry.sources.mqtt_tls import tls_context
 
 CONNECT_TIMEOUT_S: Final = 10.0

@@ -11,7 +11,6 @@ connection once ``failure`` is set. Section numbers are those of MQTT 5.0 (OASIS
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import mqtt5
@@ -21,6 +20,7 @@ from telemetry.errors import SourceError, SourceUnavailable
 from telemetry.model.batch import RawMessage
 from telemetry.sources.mqtt_keepalive import Due, KeepAlive
 from telemetry.sources.mqtt_packets import (
+    SessionCounters,
     SessionSettings,
     connack_error,
     connect_packet,
@@ -44,19 +44,6 @@ class State(enum.Enum):
     CONNECTING = enum.auto()
     CONNECTED = enum.auto()
     CLOSED = enum.auto()
-
-
-@dataclass(slots=True)
-class SessionCounters:
-    """What happened since the start; whole numbers that only grow."""
-
-    connections: int = 0
-    sessions_lost: int = 0  # the broker had forgotten our session, and its queue with it
-    messages: int = 0
-    unreadable: int = 0  # PUBLISH packets that are no valid MQTT, handed over whole for quarantine
-    watermarks_returned: int = 0  # ours or forged ones: acknowledged and dropped
-    stale_dropped: int = 0  # not handed over when the connection ended; the broker sends them again
-    publishes_dropped: int = 0
 
 
 class Session:

@@ -52,7 +52,7 @@ async def test_mosquitto_killed_loses_nothing_for_who_waits_and_counts_what_othe
         await found.worker.until_subscribed()
         await forgetting.until(forgetting.figures.acknowledged + 1_000)  # so that what is missing lies before
         await asyncio.gather(forgetting.finish(), waiting.finish())
-        await found.sentinel()
+        await found.drain()
         missing = await found.worker.metric("telemetry_sequence_missing")
         await found.worker.stop()
 

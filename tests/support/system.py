@@ -13,6 +13,7 @@ PostgreSQL runs with fsync, the worker is a process of its own, and what happens
 """
 
 import asyncio
+import atexit
 import contextlib
 import random
 import shutil
@@ -201,11 +202,21 @@ class System:
         A last message goes out behind all others. Brokers deliver in order, so when it is committed the worker has
         received everything, and a worker that stops cleanly commits what it has received.
         """
-        await self.sentinel(timeout_s)
+        await self._sentinel_arrives(timeout_s)
         await self.worker.stop()
 
-    async def sentinel(self, timeout_s: float = _SETTLE_S) -> None:
-        """Publish one more message and wait until it is committed."""
+    async def drain(self, timeout_s: float = _SETTLE_S) -> None:
+        """The same with a worker that goes on: wait until all that was published is committed."""
+        await self._sentinel_arrives(timeout_s)
+        # What was received before the last message may still be on its way; the figure is renewed twice a second.
+        deadline = time.monotonic() + timeout_s
+        await asyncio.sleep(0.7)
+        while await self.worker.metric("telemetry_in_flight_messages"):
+            self.worker.check()
+            assert time.monotonic() < deadline, f"not all was committed in {timeout_s} s"
+            await asyncio.sleep(0.1)
+
+    async def _sentinel_arrives(self, timeout_s: float) -> None:
         self._settled += 1
         ts_us = time.time_ns() // 1_000_000_000 * 1_000_000 + self._settled
         reading = Reading("SENTINEL", "meter", ts_us, {"grid_power_w": float(self._settled)})
@@ -288,16 +299,14 @@ async def system(
     try:
         async with contextlib.AsyncExitStack() as stack:
             data_dir = directory / "data"
-            data_dir.mkdir()
-            data_dir.chmod(0o711)
             process = WorkerProcess(
                 directory / "telemetry.toml", directory / "worker.log", free_port("127.0.0.1"), worker
             )
             stack.callback(process.end)
             process.prepare()  # imports while the servers start
+            await _copy_migrated(data_dir)
             postgres = await stack.enter_async_context(EmbeddedPostgres(data_dir / "postgres"))
             keystore = FileKeystore(data_dir / "keys")
-            await prepare_database(postgres, keystore)
             served = await stack.enter_async_context(EmbeddedBroker(data_dir, kind, **(broker or {})))
             database_link, broker_link = await _links(stack, directory, postgres, served)
             _write_config(process, data_dir, database_link, broker_link, served, config or {})
@@ -324,6 +333,25 @@ async def system(
             yield found
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+_migrated: list[Path] = []
+
+
+async def _copy_migrated(data_dir: Path) -> None:
+    """A data directory with keys and an empty, migrated cluster: made once in a process, copied after that."""
+    if not _migrated:
+        directory = Path(tempfile.mkdtemp(prefix="ts-"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        made = directory / "data"
+        made.mkdir()
+        for each in (directory, made):
+            each.chmod(0o711)
+        async with EmbeddedPostgres(made / "postgres") as postgres:
+            await prepare_database(postgres, FileKeystore(made / "keys"))
+        _migrated.append(made)
+    copying = await asyncio.create_subprocess_exec("cp", "-a", str(_migrated[0]), str(data_dir))
+    assert await copying.wait() == 0
 
 
 async def _links(

@@ -43,7 +43,10 @@ async def kill_broker_with_a_backlog(found: System, *feeds: Feed) -> None:
 
 
 async def test_mosquitto_killed_loses_nothing_for_who_waits_and_counts_what_others_lose(seed: int) -> None:
-    config = {"broker": {"receive_maximum": 20}, "pipeline": {"batch_messages": 20}}  # the rest stays in the broker
+    config = {
+        "broker": {"receive_maximum": 20},
+        "pipeline": {"batch_messages": 20},
+    }  # the rest stays in the broker
     async with system(seed=seed, config=config) as found:
         waiting = found.fleet(await found.enrol(2), messages_per_second=40, faults=FAULTS, delivery=WAITING)
         forgetting = found.fleet(await found.enrol(2), messages_per_second=40, delivery=FORGETTING)

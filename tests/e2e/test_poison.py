@@ -72,9 +72,7 @@ async def test_one_poison_message_in_a_batch_of_five_thousand_costs_only_itself(
 
 async def test_nothing_but_poison_does_not_stall(found: System) -> None:
     await found.worker.until_subscribed()
-    feed = found.fleet(
-        await found.enrol(2), speed=float("inf"), messages=1_000, faults=Faults(poison_share=1.0)
-    )
+    feed = found.fleet(await found.enrol(2), speed=float("inf"), messages=1_000, faults=Faults(poison_share=1.0))
     summary = await feed.finish(stop=False)
     assert summary.figures.poison == 1_000
     await found.settle()  # the last message is behind them all, and arrives
@@ -119,9 +117,7 @@ async def test_each_nasty_message_ends_under_a_name_of_its_own(found: System) ->
     cases = nasty(now_us)
     kept = Reading(SERIAL, "inverter", now_us, {"ac_power_w": 1.0})
     messages = [
-        bad(number, payload, name)
-        if reason
-        else Message(number, "readings", payload, None, expected=[kept])
+        bad(number, payload, name) if reason else Message(number, "readings", payload, None, expected=[kept])
         for number, (name, payload, reason) in enumerate(cases, 1)
     ]
     feed = found.messages(gateway, messages)

@@ -130,9 +130,7 @@ class Checker:
         by_blind = {bytes(row["name_blind"]): tuple(row)[1:] for row in rows}
         return {name: by_blind[self._blind("gateway", name)] for name in names}
 
-    async def _devices(
-        self, readings: pl.DataFrame, gateways: dict[str, tuple[int, int, int]]
-    ) -> pl.DataFrame:
+    async def _devices(self, readings: pl.DataFrame, gateways: dict[str, tuple[int, int, int]]) -> pl.DataFrame:
         """gateway, serial, device_key; null where no such device exists at the gateway's home."""
         rows = await self.connection.fetch("SELECT site_key, serial_blind, device_key FROM consent.device")
         known = {(row["site_key"], bytes(row["serial_blind"])): row["device_key"] for row in rows}
@@ -168,9 +166,7 @@ class Checker:
         schema = {"ts": pl.Int64, "device_key": pl.Int64, **{name: types[name] for name in names}}
         return pl.read_csv(text.getvalue(), schema=schema)
 
-    async def _poison(
-        self, messages: pl.DataFrame, gateways: dict[str, tuple[int, int, int]]
-    ) -> dict[str, int]:
+    async def _poison(self, messages: pl.DataFrame, gateways: dict[str, tuple[int, int, int]]) -> dict[str, int]:
         poison = messages.filter((pl.col("poison") != "") & pl.col("acknowledged"))
         bad = set(poison.select("gateway", "stream", "sequence").rows())
         counts = dict(poison.group_by("gateway").len().rows())
@@ -239,6 +235,4 @@ def _lost(
     """Acknowledged messages that hold a reading which is not stored."""
     key = ["gateway", "serial", "ts"]
     without = carried.filter("acknowledged").join(missing.select(key), on=key, how="semi")
-    return {
-        (gateways[name][0], number) for name, number in without.select("gateway", "sequence").unique().rows()
-    }
+    return {(gateways[name][0], number) for name, number in without.select("gateway", "sequence").unique().rows()}

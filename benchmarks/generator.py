@@ -251,14 +251,10 @@ async def generate(
         connection.close()
         if connection.done.done() and not connection.done.cancelled():
             connection.done.exception()
-    return _result(
-        [connection.counts for connection in made], readings_per_message, time.process_time() - cpu_s, error
-    )
+    return _result([connection.counts for connection in made], readings_per_message, time.process_time() - cpu_s, error)
 
 
-def _result(
-    counts: list[Counts], readings_per_message: int, cpu_s: float, error: str
-) -> dict[str, float | int | str]:
+def _result(counts: list[Counts], readings_per_message: int, cpu_s: float, error: str) -> dict[str, float | int | str]:
     acknowledged = sum(each.acknowledged for each in counts)
     began_s = min((each.first_s for each in counts if each.first_s), default=0.0)
     seconds = max(0.0, max((each.last_s for each in counts), default=0.0) - began_s)
@@ -283,9 +279,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=1883)
     parser.add_argument("--username", help="one gateway, named so")
     parser.add_argument("--password")
-    parser.add_argument(
-        "--credentials", type=Path, help='JSON list of {"username", "password"}, a connection each'
-    )
+    parser.add_argument("--credentials", type=Path, help='JSON list of {"username", "password"}, a connection each')
     parser.add_argument("--gateways", type=int, default=1, help="anonymous connections, without credentials")
     parser.add_argument("--messages", type=int, default=10_000, help="of all connections together")
     parser.add_argument("--readings-per-message", type=int, default=50)

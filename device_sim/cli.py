@@ -75,14 +75,10 @@ def _add_fleet(commands: Any) -> None:
     homes.add_argument("--serial-prefix", default="", metavar="TEXT", help="in front of serials like INV00000042")
     homes.add_argument("--seed", type=int, default=0, help="everything follows from it (default 0)")
     homes.add_argument("--interval", type=float, metavar="S", help="between a device's readings (default: fits)")
-    homes.add_argument(
-        "--start", type=datetime.fromisoformat, metavar="TIME", help="of the first reading, RFC 3339"
-    )
+    homes.add_argument("--start", type=datetime.fromisoformat, metavar="TIME", help="of the first reading, RFC 3339")
     pace = command.add_argument_group("pace")
     pace.add_argument("--speed", type=_speed, metavar="X", help="simulated per wall second, or max (default 1)")
-    pace.add_argument(
-        "--messages-per-second", type=float, metavar="N", help="of the whole fleet, instead of --speed"
-    )
+    pace.add_argument("--messages-per-second", type=float, metavar="N", help="of the whole fleet, instead of --speed")
     pace.add_argument("--duration", type=float, metavar="S", help="wall seconds (default: until Ctrl-C)")
     pace.add_argument("--messages", type=int, metavar="N", help="at most so many, all gateways together")
     pace.add_argument("--outage-every", type=float, metavar="S", help="mean time between a gateway's outages")
@@ -107,9 +103,7 @@ def _add_replay(commands: Any) -> None:
     command.add_argument("--gateway", metavar="NAME", help="instead of the mapping's (default: --username)")
     command.add_argument("--speed", type=_speed, default=math.inf, metavar="X", help="recorded per wall second")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N readings of each file")
-    command.add_argument(
-        "--until", type=_until, metavar="TIME|now", help="move times: the last reading lies there"
-    )
+    command.add_argument("--until", type=_until, metavar="TIME|now", help="move times: the last reading lies there")
     _add_common(command, readings_per_message=200)
 
 
@@ -130,9 +124,7 @@ def _add_common(command: argparse.ArgumentParser, *, readings_per_message: int) 
     delivery.add_argument("--format", choices=[*FORMATS, "mixed"], default="array")
     delivery.add_argument("--readings-per-message", type=int, default=readings_per_message, metavar="N")
     delivery.add_argument("--wait-watermark", action="store_true", help="keep each message until it is committed")
-    delivery.add_argument(
-        "--window", type=int, default=100, metavar="N", help="unacknowledged at once (default 100)"
-    )
+    delivery.add_argument("--window", type=int, default=100, metavar="N", help="unacknowledged at once (default 100)")
     delivery.add_argument("--outage", type=_outage, action="append", default=[], metavar="START:LENGTH")
     delivery.add_argument("--drain", type=float, default=60.0, metavar="S", help="wait for the rest (default 60)")
     output = command.add_argument_group("output")

@@ -133,8 +133,6 @@ def load_credentials(path: Path) -> tuple[Credential, ...]:
 
     """
     try:
-        return tuple(
-            Credential(str(each["username"]), str(each["password"])) for each in json.loads(path.read_text())
-        )
+        return tuple(Credential(str(each["username"]), str(each["password"])) for each in json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path} is not a JSON list of {{"username": …, "password": …}}') from error

@@ -235,9 +235,7 @@ def _readings(device: Device, reported: dict[str, Any], stamps: list[int]) -> li
             Reading(serial, kind, ts, {k: v for k, v in zip(names, row, strict=True) if v is not None})
             for ts, row in zip(stamps, rows, strict=True)
         ]
-    return [
-        Reading(serial, kind, ts, dict(zip(names, row, strict=True))) for ts, row in zip(stamps, rows, strict=True)
-    ]
+    return [Reading(serial, kind, ts, dict(zip(names, row, strict=True))) for ts, row in zip(stamps, rows, strict=True)]
 
 
 def _stream(settings: FleetSettings, name: str, times: Timeline) -> str:

@@ -51,8 +51,7 @@ class Ledger:
         if message.duplicate_of:
             line["d"] = message.duplicate_of
         line["r"] = [
-            {"serial": each.serial, "kind": each.kind, "ts": each.ts_us, "f": each.fields}
-            for each in message.expected
+            {"serial": each.serial, "kind": each.kind, "ts": each.ts_us, "f": each.fields} for each in message.expected
         ]
         self._write([line])
 
@@ -178,9 +177,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                raise ValueError(
-                    f"line {number} of the ledger is not JSON: it was changed after the run"
-                ) from error
+                raise ValueError(f"line {number} of the ledger is not JSON: it was changed after the run") from error
 
 
 def read(path: Path) -> Recorded:

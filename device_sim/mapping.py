@@ -120,9 +120,7 @@ def load_mapping(path: Path) -> Mapping:
     return mapping
 
 
-def read_recordings(
-    paths: Sequence[Path], mapping: Mapping, limit: int | None = None
-) -> tuple[pl.DataFrame, Expected]:
+def read_recordings(paths: Sequence[Path], mapping: Mapping, limit: int | None = None) -> tuple[pl.DataFrame, Expected]:
     """Read ``paths`` into one frame, sorted by ts: KEY (ts in µs since 1970 UTC) and fields; and the account.
 
     ``limit``: the first so many readings of each file.
@@ -171,9 +169,7 @@ def _read_file(path: Path, mapping: Mapping) -> tuple[int, pl.DataFrame]:
         if column not in raw.columns
     }
     if missing:
-        raise ValueError(
-            f"{path.name} has no column {', '.join(sorted(missing))}; it has {', '.join(raw.columns)}"
-        )
+        raise ValueError(f"{path.name} has no column {', '.join(sorted(missing))}; it has {', '.join(raw.columns)}")
     if mapping.time.column is None:
         raw = raw.with_row_index("_row")
     for column, text in mapping.filter.items():

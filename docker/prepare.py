@@ -202,9 +202,7 @@ def main() -> None:
     state = HERE / "state"
     prepare(state, parser.parse_args().host)
     uid, gid = _give_away(state)
-    keep = [
-        line for line in _lines(HERE.parent / ".env") if not line.startswith(("TELEMETRY_UID=", "TELEMETRY_GID="))
-    ]
+    keep = [line for line in _lines(HERE.parent / ".env") if not line.startswith(("TELEMETRY_UID=", "TELEMETRY_GID="))]
     (HERE.parent / ".env").write_text("\n".join([*keep, f"TELEMETRY_UID={uid}", f"TELEMETRY_GID={gid}", ""]))
     print(f"prepared {state.relative_to(HERE.parent)}; now: docker compose up --build")
 

@@ -27,9 +27,7 @@ ENTRIES: Final = (
     Entry("site", "telemetry.cli.registry:site", "Add and list sites.", _REGISTRY),
     Entry("gateway", "telemetry.cli.gateway:gateway", "Enrol, revoke, list and set gateways.", _REGISTRY),
     Entry("device", "telemetry.cli.registry:device", "List devices.", _REGISTRY),
-    Entry(
-        "import", "telemetry.cli.registry:import_file", "Import owners, sites and gateways from CSV.", _REGISTRY
-    ),
+    Entry("import", "telemetry.cli.registry:import_file", "Import owners, sites and gateways from CSV.", _REGISTRY),
     Entry("migrate", "telemetry.cli.migrate:migrate", "Make keys, and bring the databases up to date.", _OPERATE),
     Entry("decode", "telemetry.cli.decode:decode", "Show what the service would make of a message.", _OPERATE),
     Entry("config", "telemetry.cli.config:config", "Print a commented configuration file.", _OPERATE),

@@ -24,9 +24,7 @@ class BrokerConfig(_Section):
 
     host: str = Field("127.0.0.1", description="address of the broker")
     port: int = Field(1883, ge=1, le=65535, description="8883 with TLS")
-    client_id: str = Field(
-        "telemetry-worker-0", description="stable: the broker keeps this client's session under it"
-    )
+    client_id: str = Field("telemetry-worker-0", description="stable: the broker keeps this client's session under it")
     username: str | None = Field(None, description="broker user; with use_username_as_clientid also client id")
     password_file: Path | None = Field(None, description="file (0600) that holds the password")
     tls: bool = Field(False, description="required for any address that is not loopback")
@@ -88,9 +86,7 @@ class ObserveConfig(_Section):
 class Config(BaseSettings):
     """The whole configuration."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="TELEMETRY_", env_nested_delimiter="__"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="TELEMETRY_", env_nested_delimiter="__")
 
     data_dir: Path = Field(Path("var"), description="keys, embedded servers, broker files; 0700")
     embedded: bool = Field(True, description="start PostgreSQL and a broker of our own; false in production")

@@ -157,9 +157,7 @@ class Demo:
         figures = self.observer.snapshot()
         self.say("searching every table, file and metric for serials, names, addresses and coordinates")
         scanned = await self._scan(postgres, health, feeds)
-        replayed = sum(
-            summary["published"] for feed, summary in zip(feeds, summaries, strict=True) if feed.recorded
-        )
+        replayed = sum(summary["published"] for feed, summary in zip(feeds, summaries, strict=True) if feed.recorded)
         return Outcome(published, acknowledged, figures, scanned, ready_s, seconds, replayed)
 
     def _drained(self, worker: Worker, published: int) -> bool:

@@ -26,9 +26,7 @@ async def serve(config: Config, observer: Observer | None = None) -> None:
     keep_freed_memory()
     calm_garbage_collection()
     async with servers(config, observer) as running:
-        worker = Worker(
-            config, running.endpoints, open_keystore(config.data_dir, allowed=INGEST_SECRETS), observer
-        )
+        worker = Worker(config, running.endpoints, open_keystore(config.data_dir, allowed=INGEST_SECRETS), observer)
         loop = asyncio.get_running_loop()
         stop = stopper(worker)
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -217,9 +217,7 @@ class TestTls:
 
     async def test_without_a_client_certificate_it_is_refused(self, secure, files):
         broker, port = secure
-        error = await refused(
-            MqttSource(self.config(broker, port, files, cert_file=None, key_file=None), WallClock())
-        )
+        error = await refused(MqttSource(self.config(broker, port, files, cert_file=None, key_file=None), WallClock()))
         assert "TLS" in str(error)
 
     async def test_the_name_in_the_certificate_is_checked(self, secure, files):

@@ -135,9 +135,7 @@ async def test_a_cluster_keeps_its_user_when_a_better_one_appears(closed_dir, sh
         assert psutil.Process(postgres.pid).uids().effective == NOBODY
 
 
-async def test_binaries_that_the_server_cannot_reach_are_copied_and_run_from_the_copy(
-    closed_dir, shared, monkeypatch
-):
+async def test_binaries_that_the_server_cannot_reach_are_copied_and_run_from_the_copy(closed_dir, shared, monkeypatch):
     monkeypatch.setattr(postgres_files, "can_traverse", lambda *_: False)
     postgres = EmbeddedPostgres(closed_dir / "db", settings=FAST, shared_places=[shared])
     for _ in range(2):
@@ -177,9 +175,7 @@ def interpreter_for(account: dict[str, object], environment: dict[str, str]) -> 
     return None
 
 
-@pytest.mark.parametrize(
-    "below", ["var/postgres", f"{'d' * 60}/{'e' * 60}"], ids=["short", "too_long_for_a_socket"]
-)
+@pytest.mark.parametrize("below", ["var/postgres", f"{'d' * 60}/{'e' * 60}"], ids=["short", "too_long_for_a_socket"])
 def test_an_ordinary_user_needs_nothing_but_a_directory_of_its_own(below):
     directory = Path(tempfile.mkdtemp(prefix="tpg-"))
     try:

@@ -203,9 +203,7 @@ async def test_erased_owners_have_no_public_key_and_enrol_nothing(world: Registr
 async def test_a_statement_that_fails_names_no_value(world: RegistryWorld):
     home = await world.home()
     device = await world.device(home, random_serial())
-    broken = NewDevice(
-        new_key(), device.site_key, device.gateway_key, device.kind, b"CANARY", device.sealed_serial
-    )
+    broken = NewDevice(new_key(), device.site_key, device.gateway_key, device.kind, b"CANARY", device.sealed_serial)
     with pytest.raises(StoreError) as caught:
         await world.store.enrol([broken])
     assert "CANARY" not in repr(caught.value) + str(caught.value)

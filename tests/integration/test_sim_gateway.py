@@ -69,9 +69,7 @@ async def test_birth_and_farewell_are_retained(broker: PlainBroker, tmp_path: Pa
 async def test_a_gateway_that_is_cut_off_leaves_its_will_and_backfills_in_order(
     broker: PlainBroker, tmp_path: Path
 ) -> None:
-    settings = fleet(
-        broker, tmp_path, gateways=1, speed=1000.0, messages=60, delivery=Delivery(outages=((0.4, 0.8),))
-    )
+    settings = fleet(broker, tmp_path, gateways=1, speed=1000.0, messages=60, delivery=Delivery(outages=((0.4, 0.8),)))
     async with CommittingService(broker.port).running() as service:
         summary = await run(settings)
         await asyncio.sleep(0.2)
@@ -130,12 +128,8 @@ async def test_without_watermark_nothing_is_sent_twice(broker: PlainBroker, tmp_
     assert len(service.got["gw-0001"]) == 14
 
 
-async def test_waiting_for_a_service_that_is_not_there_ends_incomplete(
-    broker: PlainBroker, tmp_path: Path
-) -> None:
-    summary = await run(
-        fleet(broker, tmp_path, delivery=Delivery(wait_watermark=True), drain_s=0.1, duration_s=0.8)
-    )
+async def test_waiting_for_a_service_that_is_not_there_ends_incomplete(broker: PlainBroker, tmp_path: Path) -> None:
+    summary = await run(fleet(broker, tmp_path, delivery=Delivery(wait_watermark=True), drain_s=0.1, duration_s=0.8))
 
     assert summary.figures.acknowledged == 400
     assert summary.unfinished_messages == 40

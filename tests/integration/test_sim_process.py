@@ -33,9 +33,7 @@ async def command(*arguments: str) -> asyncio.subprocess.Process:
     )
 
 
-async def test_a_killed_simulator_s_ledger_holds_all_that_the_broker_got(
-    broker: PlainBroker, tmp_path: Path
-) -> None:
+async def test_a_killed_simulator_s_ledger_holds_all_that_the_broker_got(broker: PlainBroker, tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     async with CommittingService(broker.port).running() as service:
         process = await command(

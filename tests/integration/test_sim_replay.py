@@ -85,9 +85,7 @@ async def test_decimal_commas_and_rows_without_times(broker: PlainBroker, tmp_pa
     sent = ledger.read(tmp_path / "run.jsonl").distinct().sort("ts")
     assert sent.height == len(lines)
     assert (sent["ts"].diff().drop_nulls() == 300_000_000).all()
-    for column, name in enumerate(
-        ("battery_soc_pct", "battery_power_w", "ac_power_w", "load_power_w", "grid_power_w")
-    ):
+    for column, name in enumerate(("battery_soc_pct", "battery_power_w", "ac_power_w", "load_power_w", "grid_power_w")):
         assert sent[name].to_list() == [float(line.split(";")[column].replace(",", ".")) for line in lines]
 
 
@@ -109,9 +107,7 @@ async def test_moved_in_time_and_limited_and_as_the_gateway_one_likes(broker: Pl
     until = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
     result = await run(
-        settings(
-            broker, tmp_path, "pv-1min", path, limit=100, until=until, credentials=(Credential("gw-7", "secret"),)
-        )
+        settings(broker, tmp_path, "pv-1min", path, limit=100, until=until, credentials=(Credential("gw-7", "secret"),))
     )
 
     assert result.summary.figures.acknowledged == result.expected.distinct == 100
@@ -122,9 +118,7 @@ async def test_moved_in_time_and_limited_and_as_the_gateway_one_likes(broker: Pl
     assert sent["ts"].diff().drop_nulls().to_list() == original.diff().drop_nulls().to_list()
 
 
-async def test_the_command_prints_what_it_expects_and_what_became_of_it(
-    broker: PlainBroker, tmp_path: Path
-) -> None:
+async def test_the_command_prints_what_it_expects_and_what_became_of_it(broker: PlainBroker, tmp_path: Path) -> None:
     path = tmp_path / "day.csv"
     path.write_text("sensor,meas_name,ts,meas_val_f\n" + "INV00000042,ac_power,2026-05-01 12:00:00,1.5\n" * 2)
     process = await asyncio.create_subprocess_exec(

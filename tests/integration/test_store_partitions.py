@@ -52,9 +52,7 @@ async def test_hot_partitions_cover_the_bounded_time_and_some_hours_ahead(store:
     ingest = await store.connect("ingest")
     this_hour = this_hour_us() // HOUR_US
     made = await ensure(ingest, hot_hours=2)
-    assert await partitions(store) == [
-        hot_name(hour) for hour in range(this_hour - 3, this_hour + AHEAD_HOURS + 1)
-    ]
+    assert await partitions(store) == [hot_name(hour) for hour in range(this_hour - 3, this_hour + AHEAD_HOURS + 1)]
     late = [hot_name(hour).replace("hot", "late") for hour in range(this_hour, this_hour + AHEAD_HOURS + 1)]
     assert await partitions(store, "late") == late
     assert made == len(late) + len(await partitions(store))
@@ -101,9 +99,7 @@ async def test_an_hour_that_was_late_once_stays_late(store: Store) -> None:
 async def test_an_hour_that_was_rolled_up_gets_no_partition_again(store: Store) -> None:
     await drop_all(store)
     rollup = await store.connect("rollup")
-    await rollup.execute(
-        "INSERT INTO readings.rollup_state (kind, hour) VALUES ('hot', date_trunc('hour', now()))"
-    )
+    await rollup.execute("INSERT INTO readings.rollup_state (kind, hour) VALUES ('hot', date_trunc('hour', now()))")
     await ensure(rollup, 2)
     assert hot_name(this_hour_us() // HOUR_US) not in await partitions(store)
     assert (await store.sink().write(batch(reading(0)))).late == 1

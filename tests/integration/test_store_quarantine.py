@@ -65,10 +65,7 @@ async def test_messages_of_unknown_gateways_are_told_apart_by_digest_alone(store
 
 
 async def test_text_that_postgresql_refuses_costs_no_batch(store: Store) -> None:
-    assert (
-        await hold(store, replace(MESSAGE, codec="a\0b", detail="\ud800" + "x" * 500 + "\0", sealed=b"\0" * 9))
-        == 0
-    )
+    assert await hold(store, replace(MESSAGE, codec="a\0b", detail="\ud800" + "x" * 500 + "\0", sealed=b"\0" * 9)) == 0
     (held,) = await (await operator(store)).messages()
     assert (held["codec"], held["detail"]) == ("ab", "?" + "x" * 199)
 

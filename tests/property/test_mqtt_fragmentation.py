@@ -29,9 +29,7 @@ def streams(draw):
         payload = draw(st.binary(max_size=400))
         wire.append(publish(packet_id if qos_1 else 0, draw(TOPICS), payload, user_properties=properties))
     if draw(st.booleans()):
-        wire.append(
-            draw(st.sampled_from([b"\x00\x00", mqtt5.DisconnectPacket().write(), b"\x32\xff\xff\xff\x7f"]))
-        )
+        wire.append(draw(st.sampled_from([b"\x00\x00", mqtt5.DisconnectPacket().write(), b"\x32\xff\xff\xff\x7f"])))
     return b"".join(wire)
 
 

@@ -4,16 +4,17 @@ import json
 from collections.abc import Sequence
 
 import polars as pl
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from telemetry.codecs.limits import CodecLimits
+from telemetry.codecs.limits import CodecLimits, Portions
 from telemetry.codecs.native_json import NativeJson
 from telemetry.model.batch import DECODED_SCHEMA, Decoded, RawMessage, check_schema
 from telemetry.model.fields import FIELD_NAMES, FIELD_SCHEMA
 
 LIMITS = CodecLimits(max_message_bytes=20_000, max_readings_per_message=12, max_depth=6)
-FAST = NativeJson(LIMITS, worth_a_batch=0)
+FAST = NativeJson(LIMITS, Portions(worth_a_batch=0, chunk_bytes=2000, rare=1))
 
 
 def messages_of(payloads: Sequence[bytes]) -> list[RawMessage]:
@@ -42,130 +43,35 @@ def both(payloads: Sequence[bytes]) -> Decoded:
     return slow
 
 
+ODD_LITERALS = (
+    ["null", "true", "false", "NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e5", "1E-3", "1.e5", "1.E5", "01", "-01"]
+    + ["-", "-0", "-0.0", "0", "00", "0.0", ".5", "-.5", "5.", "+1", "1,2", "1 2", "nul", "nulll", "tru", "0x10", "1_0"]
+    + ["[]", "{}", "[1]", '{"a":1}', '{"ts":1}', "4.0", "4.5", "1e19", "9223372036854775807", "9223372036854775808"]
+    + ["9007199254740993", "123456789.12345678", "0.1000000000000000055511151231257827", "1" * 400, "", "1}", "]"]
+    + ["1746100800000", "1746100800000.5", "1e400", "9" * 64 + "e-30", "1.5.2", "--1", "1-5", "infinity", "nan", "1e", "1e+"]
+    + ["9223372036854775", "9223372036854776", "-62135596800000", "1e-400", "5e-324", "0e0", "12345678901234567890"]
+)
+ODD_STRINGS = (
+    ["INV00000042", "A", "inverter", "battery", "gateway", "junction_box", "ev_charger", "meter", "Inverter", ""]
+    + ["junction_bax", "junctionxbox", "ev_charges", "inverteR", "batterx", "meterr", "mete"]
+    + ["2026-05-01T12:00:00Z", "2026-05-01T12:00:00.125Z", "2026-05-01T12:00:00+02:00", "2026-05-01 12:00:00z"]
+    + ["2024-02-29T23:59:59.999999999-00:30", "2023-02-29T00:00:00Z", "1970-01-01T00:00:00Z", "2026-05-01T12:00Z"]
+    + ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-05-01T12:00:60Z", "2026-05-01T12:00:00.Z", "x" * 64]
+    + ["0001-01-01T00:00:00+23:59", "2100-01-01T00:00:00Z", "2026-04-31T00:00:00Z", "2026-05-01T12:00:00.5+0200"]
+    + ["2026-05-01T12:00:00.1234567890Z", "2026-05-01T24:00:00Z", "2026-05-01T12:00:00+24:00", "2026-13-01T12:00:00Z"]
+    + ["2026-05-01T12:00:00,5Z", "2026-05-01T12:00:00", "2026-05-01T12:00:00.1", "20260501T120000Z", "2026-05-01T12:00:00+02"]
+    + ["x" * 65, "},{", '","', "a\\\\", "a\\\"b", "\\u0041", "\\ud800", "Küche", "ü" * 40, "\x7f", "\t", "a\nb", ": ", ", "]
+    + ["{", "[{", "null", "1", "ü" * 64, "ü" * 65, "\u00a0", "x" * 12, "x" * 13]
+)
 LITERALS = st.one_of(
-    st.integers(-(10**6), 10**6).map(str),
+    st.integers(-10**6, 10**6).map(str),
     st.integers(-(2**66), 2**66).map(str),
     st.floats(allow_nan=True, allow_infinity=True).map(json.dumps),
     st.floats(-1e5, 1e5).map(lambda x: repr(round(x, 2))),
-    st.sampled_from(
-        [
-            "null",
-            "true",
-            "false",
-            "NaN",
-            "Infinity",
-            "-Infinity",
-            "1e999",
-            "-1e999",
-            "1e5",
-            "1E-3",
-            "1.e5",
-            "01",
-            "-01",
-        ]
-        + [
-            "-",
-            "-0",
-            "-0.0",
-            "0",
-            "00",
-            "0.0",
-            ".5",
-            "5.",
-            "+1",
-            "1,2",
-            "1 2",
-            "nul",
-            "nulll",
-            "tru",
-            "0x10",
-            "1_0",
-        ]
-        + [
-            "[]",
-            "{}",
-            "[1]",
-            '{"a":1}',
-            '{"ts":1}',
-            "4.0",
-            "4.5",
-            "1e19",
-            "9223372036854775807",
-            "9223372036854775808",
-        ]
-        + [
-            "9007199254740993",
-            "123456789.12345678",
-            "0.1000000000000000055511151231257827",
-            "1" * 400,
-            "",
-            "1}",
-            "]",
-        ]
-        + [
-            "1746100800000",
-            "1746100800000.5",
-            "1e400",
-            "9" * 64 + "e-30",
-            "1.5.2",
-            "--1",
-            "1-5",
-            "infinity",
-            "nan",
-        ]
-    ),
+    st.sampled_from(ODD_LITERALS),
 )
 STRINGS = st.one_of(
-    st.sampled_from(
-        [
-            "INV00000042",
-            "A",
-            "inverter",
-            "battery",
-            "gateway",
-            "junction_box",
-            "ev_charger",
-            "meter",
-            "Inverter",
-            "",
-        ]
-        + ["2026-05-01T12:00:00Z", "2026-05-01T12:00:00.125Z", "2026-05-01T12:00:00+02:00", "2026-05-01 12:00:00z"]
-        + [
-            "2024-02-29T23:59:59.999999999-00:30",
-            "2023-02-29T00:00:00Z",
-            "1970-01-01T00:00:00Z",
-            "2026-05-01T12:00Z",
-        ]
-        + [
-            "0000-01-01T00:00:00Z",
-            "9999-12-31T23:59:59Z",
-            "2026-05-01T12:00:60Z",
-            "2026-05-01T12:00:00.Z",
-            "x" * 64,
-        ]
-        + [
-            "x" * 65,
-            "},{",
-            '","',
-            "a\\\\",
-            'a\\"b',
-            "\\u0041",
-            "\\ud800",
-            "Küche",
-            "ü" * 40,
-            "\x7f",
-            "\t",
-            "a\nb",
-            ": ",
-            ", ",
-        ]
-        + [
-            "2026-05-01T12:00:00.1234567890Z",
-            "2026-05-01T24:00:00Z",
-            "2026-05-01T12:00:00+24:00",
-            "2026-13-01T12:00:00Z",
-        ]
-    ),
+    st.sampled_from(ODD_STRINGS),
     st.text(max_size=12).map(lambda text: json.dumps(text)[1:-1]),
     st.text(max_size=12).map(lambda text: json.dumps(text, ensure_ascii=False)[1:-1]),
     st.text("0123456789-:.TZ+ ", max_size=30),
@@ -174,9 +80,7 @@ VALUES = st.one_of(LITERALS, LITERALS, STRINGS.map(lambda text: f'"{text}"'))
 NAMES = st.one_of(
     st.sampled_from(["ac_power_w", "operating_state_code", "battery_discharge_energy_total_wh", "alert_bits"]),
     st.sampled_from(FIELD_NAMES),
-    st.sampled_from(
-        ["serial", "kind", "ts", "new_field", "zc_power_w", "ac_power_x", "battery_discharge_enerqy_total_wh"]
-    ),
+    st.sampled_from(["serial", "kind", "ts", "new_field", "zc_power_w", "ac_power_x", "battery_discharge_enerqy_total_wh"]),
     STRINGS,
 )
 COMMAS = st.sampled_from([",", ",", ",", ",", ", ", " ,", ",\n", ",,", "", ";"])
@@ -218,48 +122,125 @@ def payloads(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         text = draw(objects(hostile=hostile))
     else:
-        readings = draw(st.lists(objects(hostile=hostile), max_size=5))
-        separator = draw(COMMAS) if hostile else draw(st.sampled_from([",", ", "]))
-        text = "[" + separator.join(readings) + "]"
+        readings = draw(st.lists(objects(hostile=hostile), max_size=3)) * draw(st.sampled_from([1, 1, 2, 5]))
+        separator = draw(COMMAS if hostile else st.sampled_from([",", ", ", ",", ",", ",,", ",x", ",  "]))
+        text = separator.join(readings)
+        text = f"[{text}]" if draw(st.integers(0, 5)) else text
     payload = text.encode(errors="surrogatepass")
     if hostile and draw(st.integers(0, 2)) == 0:
         cut = draw(st.integers(0, len(payload)))
-        junk = draw(
-            st.sampled_from(
-                [b"", b"\xff", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b"\x00", b" ", b"\xef\xbb\xbf"]
-            )
-        )
+        junk = draw(st.sampled_from([b"", b"\xff", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b"\x00", b" ", b"\xef\xbb\xbf"]))
         payload = payload[:cut] + junk + payload[cut + draw(st.integers(0, 3)) :]
     return payload
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(payloads(), min_size=1, max_size=12))
 def test_a_batch_is_what_its_messages_are(batch: list[bytes]) -> None:
     both(batch)
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.lists(st.one_of(LITERALS, STRINGS.map(lambda text: f'"{text}"')), min_size=1, max_size=6))
+WHOLE = {
+    "serial": "INV00000042",
+    "kind": "inverter",
+    "ts": 1746100800000,
+    "ac_power_w": 1,
+    "operating_state_code": 4,
+    "new_field": 1,
+}
+
+
+def variations(value: str) -> list[bytes]:
+    """``value`` in the place of each value and each key of a good reading."""
+    found = []
+    for name in WHOLE:
+        values = {key: value if key == name else json.dumps(other) for key, other in WHOLE.items()}
+        found.append("{" + ",".join(f'"{key}":{other}' for key, other in values.items()) + "}")
+        keys = {key: value if key == name else json.dumps(key) for key in WHOLE}
+        found.append("{" + ",".join(f"{keys[key]}:{json.dumps(other)}" for key, other in WHOLE.items()) + "}")
+    return [text.encode(errors="surrogatepass") for text in found]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(VALUES, min_size=1, max_size=4))
 def test_every_value_in_every_place(values: list[str]) -> None:
-    whole = '{"serial":"INV00000042","kind":"inverter","ts":1746100800000,"ac_power_w":1,"operating_state_code":4,"x":1}'
-    pairs = json.loads(whole)
-    batch = [whole]
-    for value in values:
-        for name in pairs:
-            batch.append(
-                "{" + ",".join(f'"{k}":{value if k == name else json.dumps(v)}' for k, v in pairs.items()) + "}"
-            )
-            batch.append(
-                "{" + ",".join(f'"{value if k == name else k}":{json.dumps(v)}' for k, v in pairs.items()) + "}"
-            )
+    good = json.dumps(WHOLE, separators=(",", ":")).encode()
+    both([good, *(payload for value in values for payload in variations(value))])
+
+
+@pytest.mark.parametrize("form", ["one batch", "batches of one value"])
+def test_every_odd_value_in_every_place(form: str) -> None:
+    good = json.dumps(WHOLE, separators=(",", ":")).encode()
+    with_text_time = good.replace(b"1746100800000", b'"2026-05-01T12:00:00Z"')
+    values = [*ODD_LITERALS, *(f'"{text}"' for text in ODD_STRINGS)]
+    each = [[good, with_text_time, *variations(value)] for value in values]
+    for batch in each if form == "batches of one value" else [sum(each, [])]:
+        both(batch)
+
+
+TEXT_LAST = '{"ac_power_w":1,"serial":"INV00000042","kind":"inverter","ts":"2026-05-01T12:00:00Z"}'
+NULL = TEXT_LAST.replace(":1,", ":null,")
+ONLY_UNLISTED = TEXT_LAST.replace("ac_power_w", "new_field1")
+BOTH = TEXT_LAST.replace("{", '{"new_field":2,')
+
+
+@pytest.mark.parametrize("separator", [",", ", ", ",  ", ",x", "x,", ",,", "", " ", ";", "},{", "],[", ",]", "[,"])
+@pytest.mark.parametrize("other", [TEXT_LAST, NULL, ONLY_UNLISTED, BOTH, BOTH.replace(":1,", ":null,"), "{}", "1", ""])
+def test_every_way_to_join_readings(separator: str, other: str) -> None:
+    arrays = [[TEXT_LAST, TEXT_LAST], [TEXT_LAST, other], [other, TEXT_LAST], [other], [other, BOTH], [BOTH, other]]
+    texts = [separator.join(readings) for readings in arrays]
+    both([text.encode() for text in (TEXT_LAST, *texts, *(f"[{text}]" for text in texts), BOTH)])
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> bytes:
+    """Columns of up to four readings, good ones and others."""
+    length = draw(st.integers(0, 4))
+    hostile = draw(st.integers(0, 2)) == 0
+    names = ["serial", "kind", "ts", "ac_power_w", *draw(st.permutations(["operating_state_code", "x", "temperature_c"]))]
+    good = {
+        "serial": st.sampled_from(['"INV00000042"', '"a-rather-long-serial-0042"']),
+        "kind": st.sampled_from(['"inverter"', '"junction_box"']),
+        "ts": draw(st.sampled_from([st.just('"2026-05-01T12:00:00Z"'), st.just("1746100800000")])),
+        "x": draw(st.sampled_from([st.sampled_from(['"x"', '"y,z"']), st.sampled_from(["1", "null", "true"])])),
+        "operating_state_code": st.sampled_from(["4", "null"]),
+    }
+    numbers = st.one_of(st.integers(-9, 10**7).map(str), st.floats(-1e5, 1e5).map(repr), st.just("null"))
+    pairs = []
+    for name in names[: draw(st.integers(3, len(names)))]:
+        entries = [draw(good.get(name, numbers)) for _ in range(length)]
+        if hostile and draw(st.integers(0, 2)) == 0 and entries:
+            entries[draw(st.integers(0, length - 1))] = draw(VALUES)
+        if hostile and draw(st.integers(0, 9)) == 0:
+            entries = entries[:-1]
+        pairs.append(f'"{name}":[' + draw(st.sampled_from([",", ", "] + [",,"] * hostile)).join(entries) + "]")
+    if hostile and draw(st.integers(0, 4)) == 0:
+        pairs.insert(draw(st.integers(0, len(pairs))), f'"{draw(NAMES)}":{draw(VALUES)}')
+    text = "{" + draw(st.sampled_from([",", ", "])).join(pairs) + "}"
+    if hostile and draw(st.integers(0, 4)) == 0:
+        cut = draw(st.integers(0, len(text)))
+        text = text[:cut] + draw(st.sampled_from(['"', "\\", "[", "]", "{", "}", ",", "[]", "\x00", "ü"])) + text[cut:]
+    return text.encode(errors="surrogatepass")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(columns(), min_size=1, max_size=8), st.lists(payloads(), max_size=2))
+def test_columns_among_others(batch: list[bytes], others: list[bytes]) -> None:
+    both([*batch, *others])
+
+
+@pytest.mark.parametrize("name", [*WHOLE])
+def test_every_odd_value_in_every_column(name: str) -> None:
+    batch = []
+    for value in [*ODD_LITERALS, *(f'"{text}"' for text in ODD_STRINGS)]:
+        good = {key: json.dumps(other) for key, other in WHOLE.items()}
+        arrays = {key: [other, value if key == name else other] for key, other in good.items()}
+        batch.append("{" + ",".join(f'"{key}":[{",".join(entries)}]' for key, entries in arrays.items()) + "}")
     both([text.encode(errors="surrogatepass") for text in batch])
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.binary(max_size=40) | st.text('[]{}",:0123456789.eE+-nulltrefas \\', max_size=40).map(str.encode))
-)
+@given(st.lists(st.binary(max_size=40) | st.text('[]{}",:0123456789.eE+-nulltrefas \\', max_size=40).map(str.encode)))
 def test_noise(batch: list[bytes]) -> None:
     good = b'{"serial":"INV00000042","kind":"inverter","ts":1746100800000,"ac_power_w":1}'
     decoded = both([good, *batch, good])

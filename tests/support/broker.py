@@ -54,9 +54,7 @@ async def gateway(broker, name="home-0001", **arguments):
     if broker.kind == "mosquitto" and not mqtt_accepts(broker.host, broker.port, name, PASSWORD):
         await admit(broker, name)
     arguments = {"username": name, "password": PASSWORD, "identifier": name, "timeout": 20} | arguments
-    async with aiomqtt.Client(
-        broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V5, **arguments
-    ) as client:
+    async with aiomqtt.Client(broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V5, **arguments) as client:
         client.pending_calls_threshold = 10_000
         yield client
 

@@ -46,9 +46,7 @@ def make_certificates(directory: Path) -> Certificates:
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        found[f"{role}_cert"] = _write(
-            directory / f"{role}.pem", certificate.public_bytes(serialization.Encoding.PEM)
-        )
+        found[f"{role}_cert"] = _write(directory / f"{role}.pem", certificate.public_bytes(serialization.Encoding.PEM))
         found[f"{role}_key"] = _write(directory / f"{role}.key", pem)
     return Certificates(**found)
 

@@ -51,9 +51,7 @@ def gateway(number: int, site_key: int | None = None, **changes: Any) -> Gateway
 
 
 def device(serial: str, of: Gateway, device_key: int, plan_class: int = 0) -> Device:
-    return Device(
-        device_key, of.site_key, of.gateway_key, DeviceKind.INVERTER, blind("serial", serial), plan_class
-    )
+    return Device(device_key, of.site_key, of.gateway_key, DeviceKind.INVERTER, blind("serial", serial), plan_class)
 
 
 def device_frame(devices: Sequence[Device]) -> pl.DataFrame:

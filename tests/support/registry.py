@@ -58,9 +58,7 @@ class RegistryWorld:
     async def admin(self, database: str = "telemetry") -> Any:
         return await asyncpg.connect(**self.postgres.connect_kwargs(database))
 
-    async def home(
-        self, *, device_limit: int = 256, enrolment: Enrolment = Enrolment.AUTO, name: str = ""
-    ) -> Home:
+    async def home(self, *, device_limit: int = 256, enrolment: Enrolment = Enrolment.AUTO, name: str = "") -> Home:
         owner_key = await self.administration.add_owner(NewOwner("Example Owner"))
         site_key = await self.administration.add_site(owner_key, NewSite("Example Home"))
         gateway = await self.administration.enrol_gateway(

@@ -37,9 +37,7 @@ def rows_of(*serials: str | None, **changes: Any) -> pl.DataFrame:
     return decoded([{"serial": serial, "ac_power_w": 1.0} | changes for serial in serials])
 
 
-def bind(
-    registry: Registry, *serials: str | None, name: str = "gw-1", enrol: bool = True, **changes: Any
-) -> Bound:
+def bind(registry: Registry, *serials: str | None, name: str = "gw-1", enrol: bool = True, **changes: Any) -> Bound:
     return registry.bind(rows_of(*serials, **changes), registry.gateway_slots([name]), enrol=enrol)
 
 
@@ -237,9 +235,7 @@ def test_tables_grow_and_every_device_stays_found() -> None:
     )
     for _ in range(2):  # by blind index, then by hash
         bound = registry.bind(rows, registry.gateway_slots(names))
-        assert bound.device_key.tolist() == [
-            number * 20 + index + 1 for index in range(20) for number in range(200)
-        ]
+        assert bound.device_key.tolist() == [number * 20 + index + 1 for index in range(20) for number in range(200)]
         assert bound.plan_class.tolist() == [index % 2 for index in range(20) for _ in range(200)]
 
 

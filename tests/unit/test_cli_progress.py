@@ -31,9 +31,7 @@ def test_a_long_one_says_a_line_now_and_then_and_its_end():
 
 
 def test_an_unknown_total_is_not_made_up():
-    assert run([(6.0, 1500)], terminal=False, unit="rows").splitlines()[0] == (
-        "scanning: 1,500 rows in 6 s data_dir"
-    )
+    assert run([(6.0, 1500)], terminal=False, unit="rows").splitlines()[0] == ("scanning: 1,500 rows in 6 s data_dir")
 
 
 def test_a_terminal_gets_a_bar():

@@ -231,8 +231,7 @@ class TestService:
 
     def test_health_and_metrics_are_asked_where_they_listen(self, configuration, services):
         assert (
-            f"http://127.0.0.1:{configuration.observe.port}/healthz"
-            in services["telemetry"]["healthcheck"]["test"][-1]
+            f"http://127.0.0.1:{configuration.observe.port}/healthz" in services["telemetry"]["healthcheck"]["test"][-1]
         )
         scraped = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
         assert scraped[0]["static_configs"][0]["targets"] == [f"telemetry:{configuration.observe.port}"]

@@ -96,9 +96,7 @@ def test_rule_2_the_backfill_limit_is_the_gateways_own() -> None:
         Plan.default(7),
     )
     year = 365 * DAY_US
-    rows = [
-        {"message": number, "serial": "INV00000042", "ts": NOW_US - year, "ac_power_w": 1.0} for number in (0, 1)
-    ]
+    rows = [{"message": number, "serial": "INV00000042", "ts": NOW_US - year, "ac_power_w": 1.0} for number in (0, 1)]
     result = run(registry, decoded(rows), ["gw-1", "gw-5"])
     assert result.rows["device_key"].to_list() == [4205]
     assert result.rejections == (Rejection(0, Reason.TOO_OLD, 1),)
@@ -173,8 +171,7 @@ def test_rule_7_masks_follow_the_device_and_not_the_row() -> None:
     devices = [device(f"INV0000000{number}", HERE, number + 1, number) for number in range(3)]
     registry = Registry(CountingBlind(), [HERE], device_frame(devices), plan)
     rows = [
-        {"serial": f"INV0000000{number}", "ac_power_w": 10.0 + number, "ac_voltage_v": 230.0}
-        for number in (2, 1, 0)
+        {"serial": f"INV0000000{number}", "ac_power_w": 10.0 + number, "ac_voltage_v": 230.0} for number in (2, 1, 0)
     ]
     result = run(registry, decoded(rows), ["gw-1"])
     assert result.rows["device_key"].to_list() == [2, 1]
@@ -187,9 +184,7 @@ def test_rule_7_a_withheld_value_is_not_beneath_its_null_either() -> None:
     plan = plan_of([{}, {"ac_power_w": False}])
     devices = [device("INV00000001", HERE, 1, 0), device("INV00000002", HERE, 2, 1)]
     registry = Registry(CountingBlind(), [HERE], device_frame(devices), plan)
-    rows = [
-        {"serial": f"INV0000000{number}", "ac_power_w": 1234.5, "ac_voltage_v": 230.0} for number in (1, 2) * 100
-    ]
+    rows = [{"serial": f"INV0000000{number}", "ac_power_w": 1234.5, "ac_voltage_v": 230.0} for number in (1, 2) * 100]
     column = run(registry, decoded(rows), ["gw-1"]).rows["ac_power_w"]
     assert column.to_list() == [1234.5, None] * 100
     raw = np.frombuffer(column.to_arrow().buffers()[1], np.float64)[: column.len()]

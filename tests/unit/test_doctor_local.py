@@ -39,9 +39,7 @@ async def test_a_check_that_breaks_or_hangs_stops_no_other(monkeypatch):
     async def hangs():
         await asyncio.sleep(60)
 
-    findings = await examine(
-        {"a": unavailable, "b": defect, "c": hangs, "d": in_thread(lambda: [ok("d", "fine")])}
-    )
+    findings = await examine({"a": unavailable, "b": defect, "c": hangs, "d": in_thread(lambda: [ok("d", "fine")])})
     assert statuses(findings) == [Status.FAIL, Status.FAIL, Status.FAIL, Status.OK]
     assert (findings[0].told, findings[0].remedy) == ("the database cannot be reached", "start it")
     assert "INV00000042" not in str(findings)

@@ -26,9 +26,7 @@ def reading(number: int, ts_us: int, **fields: float) -> Reading:
 def test_what_was_written_is_read_back_as_columns(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     with Ledger(path, {"settings": {"seed": 4}}) as book:
-        book.publishing(
-            "gw-1", "s", message(1, reading(1, 10, ac_power_w=1.25), reading(2, 10, grid_power_w=-3.0))
-        )
+        book.publishing("gw-1", "s", message(1, reading(1, 10, ac_power_w=1.25), reading(2, 10, grid_power_w=-3.0)))
         book.publishing("gw-1", "s", message(2, poison="truncated"))
         book.publishing("gw-1", "s", message(3, reading(1, 20, ac_power_w=2.0, alert_bits=7)))
         book.acknowledged("gw-1", 1)

@@ -33,10 +33,7 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
     size = 1 if kind == "single" else 13
 
     first, second, other = (
-        [
-            m.payload
-            for m in some(60, index=2, seed=seed, format=kind, readings_per_message=size, faults=ALL_FAULTS)
-        ]
+        [m.payload for m in some(60, index=2, seed=seed, format=kind, readings_per_message=size, faults=ALL_FAULTS)]
         for seed in (5, 5, 6)
     )
 

@@ -10,9 +10,7 @@ from device_sim.outbox import Outbox, Watermark
 
 
 def message(sequence: int) -> Message:
-    return Message(
-        sequence, "readings", b"{}", None, [Reading("INV00000042", "inverter", sequence, {"ac_power_w": 1})]
-    )
+    return Message(sequence, "readings", b"{}", None, [Reading("INV00000042", "inverter", sequence, {"ac_power_w": 1})])
 
 
 def outbox(count: int = 0, *, wait: bool = False, **more: float) -> Outbox:

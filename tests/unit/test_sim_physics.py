@@ -118,9 +118,7 @@ def test_the_sky_is_dark_at_night_and_bright_at_noon() -> None:
     assert not sky.ghi[night].any()
     assert 800 < sky.ghi.max() < 1000
     # ghi = dni·cos(zenith) + dhi, up to pvlib's refraction corrections
-    np.testing.assert_allclose(
-        sky.ghi[day], (sky.dni * np.cos(np.radians(sky.zenith_deg)) + sky.dhi)[day], rtol=1e-6
-    )
+    np.testing.assert_allclose(sky.ghi[day], (sky.dni * np.cos(np.radians(sky.zenith_deg)) + sky.dhi)[day], rtol=1e-6)
     # solar noon at 11.6° east lies near 11:14 UTC, give or take the equation of time
     noon_h = GRID_S[::30][np.argmin(sky.zenith_deg)] / 3600
     assert noon_h == pytest.approx(11.25, abs=0.1)

@@ -103,9 +103,7 @@ def _rows(rows: Any) -> list[dict[str, Any]]:
 
 def _show(told: Mapping[str, Any]) -> None:
     for row in told["rows"]:
-        values = "  ".join(
-            f"{name}={value}" for name, value in row.items() if name not in {"serial", "kind", "ts"}
-        )
+        values = "  ".join(f"{name}={value}" for name, value in row.items() if name not in {"serial", "kind", "ts"})
         typer.echo(f"{row['serial']}  {row['kind'] or '-'}  {row['ts'] or 'time of receipt'}  {values}")
     for title, counts in (
         ("not listed, withheld", told["unlisted"]),

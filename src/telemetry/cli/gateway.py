@@ -34,9 +34,7 @@ def enrol(
     site: Annotated[str, typer.Argument(help="The site's key (s_…).")],
     name: Annotated[str, typer.Option(help="Broker user name; random without, which tells nobody anything.")] = "",
     enrolment: Annotated[Enrolment, typer.Option(help=_ENROLMENT)] = Enrolment.AUTO,
-    device_limit: Annotated[
-        int, typer.Option(help="How many devices it may enrol.", min=0)
-    ] = DEFAULT_DEVICE_LIMIT,
+    device_limit: Annotated[int, typer.Option(help="How many devices it may enrol.", min=0)] = DEFAULT_DEVICE_LIMIT,
     backfill_days: Annotated[float, typer.Option(help=_BACKFILL, min=0)] = _DEFAULT_BACKFILL_DAYS,
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -197,6 +195,4 @@ def _print_credential(shown: dict[str, object], name: str, credential: str, *, t
 
 
 def _note(told: bool) -> str:
-    return (
-        "" if told else "\nno mosquitto of this data directory runs here: have yours read its files again (SIGHUP)"
-    )
+    return "" if told else "\nno mosquitto of this data directory runs here: have yours read its files again (SIGHUP)"

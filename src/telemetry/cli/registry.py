@@ -190,9 +190,7 @@ async def _import(file: Path, credentials: Path | None, config_file: Path | None
     config = config_of(config_file)
     rows = read_import(file)
     if credentials is None and not as_json and any(row.gateway for row in rows):
-        raise InputError(
-            "the file has gateways, whose credentials are given once", remedy="say --credentials FILE"
-        )
+        raise InputError("the file has gateways, whose credentials are given once", remedy="say --credentials FILE")
     # Made before anything is imported: a file that cannot be written must not cost the credentials.
     with _new_private_file(credentials) as write:
         async with open_registry(config, owners_keys=True) as registry:
@@ -217,9 +215,7 @@ def _new_private_file(path: Path | None) -> Iterator[Callable[[str], object]]:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise InputError(
-            f"cannot make {path}: {error.strerror}", remedy="name a file that does not exist"
-        ) from error
+        raise InputError(f"cannot make {path}: {error.strerror}", remedy="name a file that does not exist") from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         try:
             yield file.write

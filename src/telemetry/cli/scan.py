@@ -69,9 +69,7 @@ async def _scan(
     return report, notes
 
 
-def _places(
-    config: "Config", paths: list[Path], exclusions: list[Any], dsn: str
-) -> tuple[list["Place"], list[str]]:
+def _places(config: "Config", paths: list[Path], exclusions: list[Any], dsn: str) -> tuple[list["Place"], list[str]]:
     """What this installation has written, and what is not searched for a reason."""
     from telemetry.embedded.attach import postgres_in
     from telemetry.maintenance.scan_places import BytesPlace, DatabasePlace, FilePlace, MissingPlace

@@ -1,7 +1,8 @@
 """Positions in a buffer to polars columns, without a Python object per value."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -24,13 +25,13 @@ def _first(count: I64) -> U64:
     return ~(_U(2**64 - 1) << (count.clip(0, 8) << 3).view(np.uint64))
 
 
-def texts(buffer: Texts, start: I64, end: I64) -> pl.Series:
+def text_series(buffer: Texts, start: I64, end: I64) -> pl.Series:
     """The texts ``[start, end)`` as strings.
 
     Builds Arrow's string views: length, then up to twelve bytes of text, or four bytes and where the rest is.
     (Arrow columnar format, variable-size binary view layout.) The texts must be UTF-8.
     """
-    length = np.maximum(end - start, 0)  # a message that is left over may have it backwards
+    length = end - start
     head = buffer.words[start] & _first(length)
     view = np.empty((start.size, 2), "<u8")
     view[:, 0] = length.view(np.uint64) | (head << _U(32))
@@ -77,37 +78,56 @@ class Part:
         identity = Identity(of.message[rows], of.serial.gather(rows), of.kind[rows], of.ts[rows])
         return Part(identity, {name: values[rows] for name, values in self.values.items()})
 
+    @staticmethod
+    def join(parts: Sequence["Part"]) -> "Part":
+        """Parts below each other; a field that one lacks is NaN there."""
+        if len(parts) == 1:
+            return parts[0]
+        of = [part.identity for part in parts]
+        identity = Identity(
+            np.concatenate([one.message for one in of]),
+            pl.concat([one.serial for one in of]),
+            np.concatenate([one.kind for one in of]),
+            np.concatenate([one.ts for one in of]),
+        )
+        values = {}
+        for name in set[str]().union(*(part.values for part in parts)):
+            columns = [part.values.get(name) for part in parts]
+            values[name] = np.concatenate(
+                [np.full(one.ts.size, np.nan) if column is None else column for one, column in zip(of, columns, strict=True)]
+            )
+        return Part(identity, values)
+
+
+@dataclass(slots=True)
+class Read:
+    """What a reader of whole batches makes of them.
+
+    ``parts``: rows. ``unlisted``: values of unlisted names in those rows. ``left``: positions of the messages that it
+    did not read at all.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    unlisted: Counter[str] = field(default_factory=Counter)
+    left: list[int] = field(default_factory=list)
+
 
 def frame(parts: Sequence[Part]) -> pl.DataFrame:
     """Parts below each other, in the decoded schema."""
-    parts = [part for part in parts if part.identity.ts.size]
     if not parts:
         return empty_decoded()
+    part = Part.join(parts)
     columns = [
-        pl.Series("message", np.concatenate([part.identity.message for part in parts])),
-        pl.concat([part.identity.serial for part in parts]).alias("serial"),
-        pl.Series("kind", np.concatenate([part.identity.kind for part in parts])),
-        pl.Series("ts", np.concatenate([part.identity.ts for part in parts])),
+        pl.Series("message", part.identity.message),
+        part.identity.serial.alias("serial"),
+        pl.Series("kind", part.identity.kind),
+        pl.Series("ts", part.identity.ts),
     ]
-    present = set[str]().union(*(part.values for part in parts))
-    for name in FIELD_NAMES:
-        if name in present:
-            values = [part.values.get(name) for part in parts]
-            columns.append(
-                _field_series(
-                    name,
-                    [
-                        np.full(part.identity.ts.size, np.nan) if value is None else value
-                        for part, value in zip(parts, values, strict=True)
-                    ],
-                )
-            )
+    columns += [_field_series(name, part.values[name]) for name in FIELD_NAMES if name in part.values]
     return pl.DataFrame(columns)
 
 
-def _field_series(name: str, values: Sequence[F64]) -> pl.Series:
+def _field_series(name: str, numbers: F64) -> pl.Series:
     """A catalogue field from numbers, NaN where there is none."""
-    numbers = np.concatenate(values)
-    gaps = np.isnan(numbers)
-    series = pl.Series(name, numbers, nan_to_null=bool(gaps.any()))
+    series = pl.Series(name, numbers, nan_to_null=bool(np.isnan(numbers).any()))
     return series if FIELD_SCHEMA[name] == pl.Float64 else series.cast(FIELD_SCHEMA[name])

@@ -17,3 +17,17 @@ class CodecLimits:
 
 
 DEFAULT_LIMITS = CodecLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Portions:
+    """How much work is worth doing at once; changes speed, never results.
+
+    ``worth_a_batch``: payload bytes below which messages are read one by one. ``chunk_bytes``: payload bytes read in
+    one go, large enough to pay for the calls, small enough for a core's cache. ``rare``: a shape of fewer objects is
+    read one by one.
+    """
+
+    worth_a_batch: int = 4096
+    chunk_bytes: int = 2 * 1024 * 1024
+    rare: int = 8

@@ -7,16 +7,15 @@ the two equal.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from telemetry.codecs.columns import frame
-from telemetry.codecs.limits import CodecLimits
+from telemetry.codecs.limits import CodecLimits, Portions
 from telemetry.codecs.native_arrays import read_arrays
+from telemetry.codecs.native_columns import looks_like_columns, read_columns
 from telemetry.codecs.native_rows import decode_message
 from telemetry.codecs.outcome import Outcome
 from telemetry.model.batch import Decoded, RawMessage
-
-WORTH_A_BATCH: Final = 4096  # payload bytes; below, setting up arrays costs more than reading one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +23,27 @@ class NativeJson:
     """See the module. Pure; safe to call from any thread."""
 
     limits: CodecLimits
-    worth_a_batch: int = WORTH_A_BATCH
+    portions: Portions = Portions()
     name: ClassVar[str] = "native-json"
 
     def decode(self, messages: Sequence[RawMessage], indices: Sequence[int]) -> Decoded:
         """Rows, rejections and counts of ``messages``; message ``i`` is called ``indices[i]``."""
         payloads = [message.payload for message in messages]
-        if sum(map(len, payloads)) < self.worth_a_batch:
+        if sum(map(len, payloads)) < self.portions.worth_a_batch:
             return self.decode_one_by_one(messages, indices)
+        columns = [i for i, payload in enumerate(payloads) if looks_like_columns(payload)]
+        others = sorted(set(range(len(payloads))).difference(columns)) if columns else range(len(payloads))
         outcome = Outcome()
-        read = read_arrays(payloads, indices, self.limits)
-        outcome.frames.append(frame(read.parts))
-        outcome.unlisted.update(read.unlisted)
-        for position in read.left:
+        left, parts = [], []
+        for read in (
+            read_arrays(payloads, others, indices, self.limits, self.portions),
+            read_columns(payloads, columns, indices, self.limits, self.portions),
+        ):
+            parts += read.parts
+            left += read.left
+            outcome.unlisted.update(read.unlisted)
+        outcome.frames.append(frame(parts))
+        for position in sorted(left):
             decode_message(payloads[position], indices[position], self.limits, outcome)
         return outcome.decoded()
 

@@ -53,7 +53,7 @@ class Outcome:
         """Everything as one result: rows by message and as each message orders them, rejections by message."""
         frames = [frame for frame in (*self.frames, _frame(self.rows)) if frame.height]
         rows = join(frames)
-        if len(frames) > 1 and not rows["message"].is_sorted():
+        if not rows["message"].is_sorted():
             rows = rows.sort("message", maintain_order=True)
         rejections = [
             Rejection(message, reason, readings, detail)

@@ -99,7 +99,7 @@ def texts_us(w: U64, start: I64, end: I64) -> tuple[I64, Bools]:
     hour, minute, seconds = _two(time, 3), _two(time, 6), _two(second, 5)
     ok &= (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1)
     ok &= (hour <= 23) & (minute <= 59) & (seconds <= 59)
-    first, following = _month_start(year, month), _month_start(year, month + 1)
+    first, following = _months(year, month)
     ok &= day <= following - first
     at = (((first + day - 1) * 24 + hour) * 60 + minute) * 60 + seconds
     at *= _MICROSECONDS
@@ -116,10 +116,15 @@ def _last(w: U64, end: I64) -> I64:
     return (w[end - 8] >> _U(56)).view(np.int64)
 
 
-def _month_start(year: I64, month: I64) -> I64:
-    """Days from 1970-01-01 to the first of a month (13 is the next January), in the Gregorian calendar."""
+def _months(year: I64, month: I64) -> tuple[I64, I64]:
+    """Days from 1970-01-01 to the first of each month and of the next, in the Gregorian calendar."""
     months = (year - 1970) * 12 + month - 1
-    return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    if months.size and (months == months[0]).all():  # as in most batches
+        months = months[:1]
+    first, following = (
+        each.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) for each in (months, months + 1)
+    )
+    return first, following
 
 
 def _suffix_us(w: U64, start: I64, end: I64) -> tuple[I64, Bools]:

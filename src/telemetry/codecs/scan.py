@@ -1,16 +1,8 @@
-"""Flat JSON objects of many messages as arrays of positions: the vectorised half of a parser.
+"""Objects of many JSON messages as positions in one buffer: where each begins, and where its quotes are.
 
-``scan`` joins texts like ``{"a":1,"b":"x"},{"a":null}`` (one message each, array brackets taken off) with commas
-and finds every key and value by the positions of quotes alone. It then checks the bytes *between* the quotes, so
-that what it accepts is exactly::
-
-    text   = object *( "," [space] object )
-    object = "{" [space] pair *( "," [space] pair ) "}"
-    pair   = string ":" [space] ( string / literal )
-
-with strings free of escapes and control characters. Literals are not looked into here. Whatever else a message
-holds, nested values, line breaks, escapes, errors, puts it in ``bad``, and its tokens then mean nothing; every
-check is local to one message, so a bad one cannot touch its neighbours.
+Texts like ``{"a":1,"b":"x"},{"a":null}`` (one message each, an array's brackets taken off) are joined with commas.
+Nothing is checked here but that each message's strings end where they seem to: no escape, no control character, an
+even number of quotes. So whatever else is wrong with a message stays within it.
 """
 
 from collections.abc import Sequence
@@ -18,75 +10,91 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from telemetry.codecs.words import I64, PAD, U8, U64, Bools, words
 
-_QUOTE, _COLON, _COMMA, _SPACE, _OPEN, _CLOSE, _BACKSLASH = b'":, {}\\'
+_QUOTE, _COLON, _SPACE, _OPEN, _BACKSLASH = b'": {\\'
+WIDEST: Final = 64  # bytes of a piece of text that are looked at in one go
 _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
-_BEFORE: Final = b"},".rjust(PAD)  # what stands before an object inside an array
-_AFTER: Final = b',{""'.ljust(PAD + 8)  # and after one; the empty string is the last token
+_BEFORE: Final = b" " * (PAD - 1)  # and a comma
+_AFTER: Final = b'{""'.ljust(PAD + WIDEST)  # an object where the last one ends
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Messages in one buffer. ``starts``: where each begins, and one past the last."""
+    """Messages in one buffer, a comma after each. ``starts``: where each begins, and one past the last comma."""
 
     buffer: bytes
-    bytes_: U8
+    at: U8
     words: U64
     starts: I64
     ascii_only: bool
 
-    def message_of(self, positions: I64) -> I64:
-        """The message that each position lies in."""
-        return np.searchsorted(self.starts, positions, side="right") - 1
+    def wide(self, width: int) -> npt.NDArray[np.void]:
+        """All runs of ``width`` words in the buffer, one per byte position where there is room; a view."""
+        return np.ndarray((len(self.buffer) - 8 * width + 1,), f"V{8 * width}", self.buffer, strides=(1,))
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """Keys and their values, in the order of the text.
+class Objects:
+    """What looks like objects: places where a quote follows a brace.
 
-    ``key_start``, ``key_end``: keys, without quotes. ``value_start``, ``value_end``: values, strings without
-    quotes. ``is_text``: which values are strings. ``first``: the first character of a value. ``row``: the object
-    of each key. ``row_message``: the message of each object. ``bad``: message -> it is not what scan accepts.
+    ``quotes``: positions of all quotes. ``first_quote``: for each object the index of its first one in ``quotes``, and
+    one entry more. ``start``: where its brace is, and one entry more. ``message``: which message it belongs to.
     """
 
-    key_start: I64
-    key_end: I64
-    value_start: I64
-    value_end: I64
-    is_text: Bools
-    first: U8
-    row: I64
-    row_message: I64
-    bad: Bools
+    at: U8
+    quotes: I64
+    first_quote: I64
+    start: I64
+    message: I64
+
+    def signature(self) -> I64:
+        """A number for each object: equal for those with equal keys in equal order, and for few others.
+
+        Made of the lengths of what stands before colons: their number, sum and first moment.
+        """
+        opens, closes = self.quotes[0::2], self.quotes[1::2]
+        first = self.first_quote >> 1
+        key_length = (closes - opens) * (self.at[closes + 1] == _COLON)
+        lengths = _sums(key_length, first)
+        moments = _sums(key_length * np.arange(opens.size), first) - lengths * first[:-1]
+        return np.diff(first) + (lengths << 12) + (moments << 28)
 
 
-def join(texts: Sequence[bytes]) -> Texts:
+def _sums(values: I64, first: I64) -> I64:
+    """The sums of ``values`` between each two entries of ``first``."""
+    running = np.cumsum(values)
+    return np.diff(running[first] - values[first])
+
+
+def join(messages: Sequence[bytes | memoryview]) -> Texts:
     """Messages in one buffer, between paddings."""
-    body = b",".join(texts)
-    buffer = b"".join((_BEFORE, body, _AFTER))
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    starts = np.empty(len(texts) + 1, np.int64)
-    starts[0] = PAD
-    np.cumsum(lengths + 1, out=starts[1:])
-    starts[1:] += PAD
-    return Texts(buffer, np.frombuffer(buffer, np.uint8), words(buffer), starts, body.isascii())
+    buffer = b",".join((_BEFORE, *messages, _AFTER))
+    starts = np.full(len(messages) + 1, PAD, np.int64)
+    starts[1:] += np.cumsum(np.fromiter(map(len, messages), np.int64, len(messages)) + 1)
+    return Texts(buffer, np.frombuffer(buffer, np.uint8), words(buffer), starts, buffer.isascii())
+
+
+def quotes_of(texts: Texts) -> I64:
+    """Positions of all quotes, the padding's two last."""
+    return np.flatnonzero(texts.at == _QUOTE)
 
 
 def unreadable(texts: Texts, quotes: I64) -> Bools:
-    """Messages that would confuse the others: their strings do not end, or end elsewhere than they seem to."""
+    """Which messages have strings that do not end, or may end elsewhere than they seem to, or are not UTF-8."""
     count = np.diff(np.searchsorted(quotes, texts.starts))
     bad: Bools = (count & 1) == 1
-    shifted = texts.bytes_ - np.uint8(_FIRST_PRINTABLE)
-    odd = (shifted > _LAST_PRINTABLE - _FIRST_PRINTABLE) | (texts.bytes_ == _BACKSLASH)
+    odd = texts.at - np.uint8(_FIRST_PRINTABLE) > _LAST_PRINTABLE - _FIRST_PRINTABLE
+    odd |= texts.at == _BACKSLASH
     if odd.any():
         positions = np.flatnonzero(odd)
-        found = texts.bytes_[positions]
-        plain = found > _LAST_PRINTABLE + 1  # a part of a character beyond ASCII: fine if UTF-8
-        bad[texts.message_of(positions[~plain])] = True
-        for message in np.unique(texts.message_of(positions[plain])).tolist():
-            bad[message] |= not _is_utf8(texts.buffer[texts.starts[message] : texts.starts[message + 1]])
+        beyond_ascii = texts.at[positions] > _LAST_PRINTABLE + 1
+        message = np.searchsorted(texts.starts, positions, side="right") - 1
+        bad[message[~beyond_ascii]] = True
+        for i in np.unique(message[beyond_ascii]).tolist():
+            bad[i] |= not _is_utf8(texts.buffer[texts.starts[i] : texts.starts[i + 1]])
     return bad
 
 
@@ -98,64 +106,14 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def quotes_of(texts: Texts) -> I64:
-    """Positions of all quotes, the two of the padding last."""
-    return np.flatnonzero(texts.bytes_ == _QUOTE)
-
-
-def scan(texts: Texts, quotes: I64) -> Tokens:
-    """Find keys and values. No message may be ``unreadable``."""
-    at = texts.bytes_
-    opens, closes = np.ascontiguousarray(quotes[0::2]), np.ascontiguousarray(quotes[1::2])
-    is_key = at[closes + 1] == _COLON
-    value = closes + 2
-    first = at[value]
-    if (spaced := first == _SPACE).any():
-        value += spaced
-        first = at[value]
-    before = opens - 1
-    mark = at[before]
+def objects(texts: Texts, quotes: I64) -> Objects:
+    """Find what looks like objects. No message may be ``unreadable``; each begins with a brace and a quote."""
+    before = quotes[0::2] - 1
+    mark = texts.at[before]
     if (spaced := mark == _SPACE).any():
         before -= spaced
-        mark = at[before]
-    is_text = np.zeros(opens.size, np.bool_)  # is this string the value of the key before it?
-    np.logical_and(is_key[:-1], value[:-1] == opens[1:], out=is_text[1:])
-    starts_row = mark == _OPEN
-    ends, rows_wrong = _ends(at, before, starts_row)
-    wrong = is_text == is_key  # a string is a key or the value of one
-    wrong |= ~is_text & (mark != _COMMA) & ~starts_row
-    wrong[rows_wrong] = True
-    after_text = np.flatnonzero(is_text[:-1])  # after a string value the pair or the object ends at once
-    wrong[after_text] |= closes[after_text] + 1 != ends[after_text + 1]
-    wrong[-1] = False  # the padding's
-    keys = np.flatnonzero(is_key[:-1])
-    following = keys + 1
-    text_value = is_text[following]
-    rows = np.flatnonzero(starts_row[:-1])
-    bad = np.zeros(texts.starts.size - 1, np.bool_)
-    bad[texts.message_of(opens[np.flatnonzero(wrong)])] = True
-    return Tokens(
-        key_start=opens[keys] + 1,
-        key_end=closes[keys],
-        value_start=value[keys] + text_value,
-        value_end=np.where(text_value, closes[following], ends[following]),
-        is_text=text_value,
-        first=first[keys],
-        row=np.cumsum(starts_row)[keys] - 1,
-        row_message=texts.message_of(opens[rows]),
-        bad=bad,
-    )
-
-
-def _ends(at: U8, before: I64, starts_row: Bools) -> tuple[I64, I64]:
-    """For each string where the pair before it ends, and which strings begin an object wrongly.
-
-    Between objects stands ``},{`` with at most one space after the comma.
-    """
-    ends = before.copy()
-    rows = np.flatnonzero(starts_row)
-    comma = before[rows] - 1
-    comma -= at[comma] == _SPACE
-    close = comma - 1
-    ends[rows] = close
-    return ends, rows[(at[comma] != _COMMA) | (at[close] != _CLOSE)]
+        mark = texts.at[before]
+    first = np.flatnonzero(mark == _OPEN)
+    start = before[first]
+    message = np.repeat(np.arange(texts.starts.size - 1), np.diff(np.searchsorted(start, texts.starts)))
+    return Objects(texts.at, quotes, 2 * first, start, message)

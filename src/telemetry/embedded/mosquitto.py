@@ -53,9 +53,7 @@ class Listener:
 
         """
         if (self.cert_file is None) != (self.key_file is None) or (self.require_certificate and not self.ca_file):
-            raise ConfigurationError(
-                "a TLS listener needs cert_file and key_file, and ca_file to require certificates"
-            )
+            raise ConfigurationError("a TLS listener needs cert_file and key_file, and ca_file to require certificates")
         if self.cert_file is None and self.address not in {"127.0.0.1", "::1", "localhost"}:
             raise ConfigurationError(
                 "a listener beyond loopback needs TLS: passwords would travel in clear",

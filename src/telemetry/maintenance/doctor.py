@@ -177,9 +177,7 @@ def check_clock(
     if kernel is None:
         findings.append(skipped("clock", "whether it is synchronised cannot be asked here"))
     elif kernel == _TIME_ERROR:
-        findings.append(
-            warn("clock", "the kernel says that it is not synchronised", "start an NTP client (chrony)")
-        )
+        findings.append(warn("clock", "the kernel says that it is not synchronised", "start an NTP client (chrony)"))
     else:
         findings.append(ok("clock", "synchronised"))
     return findings

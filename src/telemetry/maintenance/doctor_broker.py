@@ -122,16 +122,12 @@ def _grants(config: BrokerConfig, answer: Any) -> list[Finding]:
         findings.append(fail("broker limits", "offers no wildcard subscriptions", "allow them for the worker"))
     if not answer.retain_available:
         findings.append(
-            warn(
-                "broker limits", "keeps no retained messages", "allow them: gateways learn from one how far we are"
-            )
+            warn("broker limits", "keeps no retained messages", "allow them: gateways learn from one how far we are")
         )
     largest = answer.max_packet_size
     if largest is not None and largest < config.max_message_bytes:
         findings.append(
-            warn(
-                "broker limits", f"takes packets of up to {largest} bytes", "lower broker.max_message_bytes to it"
-            )
+            warn("broker limits", f"takes packets of up to {largest} bytes", "lower broker.max_message_bytes to it")
         )
     if config.receive_maximum < _FEW_IN_FLIGHT:
         findings.append(

@@ -102,9 +102,7 @@ class Retry:
             if owner not in self._known:
                 self._known[owner] = await self.openers(owner)
             opener = self._known[owner]
-            plaintext = opener.open(
-                row["sealed"], purpose=Purpose.QUARANTINE, subject_key=owner, bound=row["digest"]
-            )
+            plaintext = opener.open(row["sealed"], purpose=Purpose.QUARANTINE, subject_key=owner, bound=row["digest"])
         except (RegistryError, KeystoreError):
             self.report.unopened += 1
             return None

@@ -78,9 +78,7 @@ class FilePlace:
             yield
             return
         if not self.path.is_dir():
-            collector.add(
-                self.label, f"{self.label}: control", Counter(collector.matcher.search(token.encode())), 0
-            )
+            collector.add(self.label, f"{self.label}: control", Counter(collector.matcher.search(token.encode())), 0)
             yield
             return
         control = self.path / "scan-control.tmp"

@@ -72,9 +72,7 @@ class Observer:
         self._quarantined = _Children(self.metrics.quarantined, _names(Reason), _OTHER)
         self._values_withheld = _Children(self.metrics.values_withheld, FIELD_INDEX, _UNLISTED)
         self._implausible = _Children(self.metrics.values_implausible, FIELD_INDEX, _UNLISTED)
-        self._stages = {
-            stage: self.metrics.stage_seconds.labels(stage) for stage in ("decode", "protect", "write")
-        }
+        self._stages = {stage: self.metrics.stage_seconds.labels(stage) for stage in ("decode", "protect", "write")}
         self._totals: dict[str, int] = dict.fromkeys(
             ("messages", "received", "stored", "late", "duplicates", "merged", "conflicts", "gaps_opened"), 0
         )

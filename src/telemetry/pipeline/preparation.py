@@ -121,9 +121,7 @@ class Preparation:
         senders = Senders(*self._registry.gateway_keys(arrived.slots))
         if rejections:
             await self._fetch_sealers({int(senders.owner_key[item.message]) for item in rejections})
-        write, found = await self._in_thread(
-            self._write, arrived, senders, protected, rejections, bound.plan.version
-        )
+        write, found = await self._in_thread(self._write, arrived, senders, protected, rejections, bound.plan.version)
         return Prepared(arrived, protected, rejections, write, found, spent_s)
 
     async def refuse(self, arrived: Arrived, rejection: Rejection, plan_version: int) -> Prepared:
@@ -213,9 +211,7 @@ class Preparation:
                     # a format that does not say what it measures is a meter's
                     kind=item.kind or DeviceKind.METER,
                     serial_blind=item.serial_blind,
-                    sealed_serial=sealer.seal(
-                        item.serial.encode(), purpose=Purpose.DEVICE_SERIAL, subject_key=key
-                    ),
+                    sealed_serial=sealer.seal(item.serial.encode(), purpose=Purpose.DEVICE_SERIAL, subject_key=key),
                 )
             )
         return devices

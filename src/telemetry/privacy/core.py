@@ -181,9 +181,7 @@ def _protect_column(column: pl.Series, keep: pl.Series | None, result: _Fields) 
         low, high = _bounds(field)
         plausible = (column >= low) & (column <= high)
         admitted = plausible if keep is None else plausible & keep
-        looked_at = (
-            column.len() - column.null_count() - (int(result.dropped[name].sum()) if keep is not None else 0)
-        )
+        looked_at = column.len() - column.null_count() - (int(result.dropped[name].sum()) if keep is not None else 0)
         if wrong := looked_at - int(admitted.sum()):
             result.implausible[name] = wrong
     if admitted is not None:

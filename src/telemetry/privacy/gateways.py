@@ -78,9 +78,7 @@ class GatewayTable:
         """The slot of each message's gateway; 0 where nobody has enrolled it. int32[n]."""
         known = list(map(self._by_name.get, names))
         if None in known:
-            known = [
-                self._resolve(name) if slot is None else slot for name, slot in zip(names, known, strict=True)
-            ]
+            known = [self._resolve(name) if slot is None else slot for name, slot in zip(names, known, strict=True)]
         return np.array(known, np.int32)
 
     def slots_of_keys(self, gateway_keys: npt.NDArray[np.int64]) -> Slots:

@@ -39,15 +39,11 @@ _IPV6: Final = re.compile(r"[0-9A-Fa-f:]{0,41}:[0-9A-Fa-f:.]{1,45}(?:%\w{1,16})?
 _NUMBER: Final = r"[-+]?\d{1,3}[.,]\d"
 _COORDINATES: Final = (
     # 52.5200, 13.4050 and 52.5200° N; 13.4050° E
-    re.compile(
-        rf"{_NUMBER}{{3,20}}\s?°?\s?[NSns]?\s{{0,3}}[,;/|\s]\s{{0,3}}{_NUMBER}{{3,20}}(?:\s?°?\s?[EWew]\b)?"
-    ),
+    re.compile(rf"{_NUMBER}{{3,20}}\s?°?\s?[NSns]?\s{{0,3}}[,;/|\s]\s{{0,3}}{_NUMBER}{{3,20}}(?:\s?°?\s?[EWew]\b)?"),
     # "latitude": 52.5, lon=13
     re.compile(r"\b(?:latitude|longitude|lat|lon|lng|long)\b\W{1,5}\d{1,3}(?:[.,]\d{1,20})?", re.IGNORECASE),
     # 52°31'12"N
-    re.compile(
-        r"\d{1,3}\s?°\s?\d{1,2}(?:[.,]\d{1,10})?\s?['′](?:\s?\d{1,2}(?:[.,]\d{1,10})?\s?[\"″])?\s?[NSEWnsew]?"
-    ),
+    re.compile(r"\d{1,3}\s?°\s?\d{1,2}(?:[.,]\d{1,10})?\s?['′](?:\s?\d{1,2}(?:[.,]\d{1,10})?\s?[\"″])?\s?[NSEWnsew]?"),
     # one number as fine as a metre
     re.compile(rf"(?<![\d.]){_NUMBER}{{5,20}}(?!\d)"),
 )

@@ -93,9 +93,7 @@ class Administration:
     async def gateway_named(self, name: str) -> int:
         """The key of the gateway with this name, revoked ones included. Raises RegistryError when unknown."""
         with reported("looking up a gateway"):
-            key: int | None = await self._connection.fetchval(
-                self._sql["gateway_by_name"], self._blind.gateway(name)
-            )
+            key: int | None = await self._connection.fetchval(self._sql["gateway_by_name"], self._blind.gateway(name))
         if key is None:
             raise RegistryError("no gateway has this name", remedy="`telemetry gateway list --reveal`")
         return key

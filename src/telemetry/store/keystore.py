@@ -149,9 +149,7 @@ class EnvironmentKeystore:
     For containers whose orchestrator injects secrets. Safe from any thread.
     """
 
-    def __init__(
-        self, environment: Mapping[str, str] | None = None, *, allowed: frozenset[str] | None = None
-    ) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, *, allowed: frozenset[str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
         self._allowed = allowed
 
@@ -203,9 +201,7 @@ def _check_private(path: Path, status: os.stat_result) -> None:
     if not directory and not stat.S_ISREG(status.st_mode):
         raise KeystoreError(f"{path} is not a regular file", remedy=_LOST)
     if status.st_uid != os.geteuid():
-        raise KeystoreError(
-            f"{path} belongs to another user", remedy="run as that user, or `chown` it to yourself"
-        )
+        raise KeystoreError(f"{path} belongs to another user", remedy="run as that user, or `chown` it to yourself")
     if mode & 0o077:
         raise KeystoreError(
             f"{path} is open to other users (mode {mode:04o})",

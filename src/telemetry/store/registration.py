@@ -140,9 +140,7 @@ class Registration:
         name = new.name or random_gateway_name()
         gateway_key = new_key()
         blind = self.blind.gateway(name)
-        self.gateways.append(
-            (gateway_key, site_key, blind, new.enrolment.value, new.device_limit, new.backfill_us)
-        )
+        self.gateways.append((gateway_key, site_key, blind, new.enrolment.value, new.device_limit, new.backfill_us))
         self.events.append(("gateway.enrol", owner.owner_key, gateway_key, 1))
         self._seal(owner, gateway_key, [(Purpose.GATEWAY_NAME, name)])
         return IssuedGateway(gateway_key, site_key, name, new_credential())

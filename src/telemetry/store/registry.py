@@ -35,8 +35,7 @@ _COPY_FIELDS: Final = (
     ("plan_class", ">i4", 4),
 )
 _COPY_RECORD: Final = np.dtype(
-    [("fields", ">i2")]
-    + [part for name, form, _ in _COPY_FIELDS for part in ((f"{name}_length", ">i4"), (name, form))]
+    [("fields", ">i2")] + [part for name, form, _ in _COPY_FIELDS for part in ((f"{name}_length", ">i4"), (name, form))]
 )
 
 
@@ -159,9 +158,7 @@ class PostgresRegistryStore:
             if one.device_key in new
         ]
         if sealed:
-            await connection.execute(
-                self._sql["seal_serials"], *(list(column) for column in zip(*sealed, strict=True))
-            )
+            await connection.execute(self._sql["seal_serials"], *(list(column) for column in zip(*sealed, strict=True)))
         return added
 
 

@@ -1,0 +1,167 @@
+"""Codec ``native-arrow``: an Arrow IPC stream with the native columns, on ``gw/<gateway>/readings``.
+
+Columns ``serial`` and ``kind`` are texts, plain or dictionary-encoded; ``ts`` is a timestamp of any unit and zone (a
+naive one is UTC) or whole milliseconds; fields are numbers of any width. What is null, unlisted, implausible or
+rejected is so by the rules of native JSON.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from telemetry.codecs.arrow_stream import read_stream
+from telemetry.codecs.columns import Identity, Part, frame
+from telemetry.codecs.json_text import Refused
+from telemetry.codecs.limits import CodecLimits
+from telemetry.codecs.names import IDENTITY
+from telemetry.codecs.native_rows import is_serial
+from telemetry.codecs.outcome import Outcome
+from telemetry.codecs.words import F64, I64, U8, Bools
+from telemetry.model.batch import Decoded, RawMessage, Reason, Withheld
+from telemetry.model.fields import FIELD_BY_NAME, KIND_BY_LABEL, FieldKind
+from telemetry.model.identity import MAX_SERIAL_LENGTH
+
+CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
+_CONTINUATION: Final = b"\xff\xff\xff\xff"  # how every message of a stream begins; no JSON does
+_PER_UNIT: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_NS_PER_US: Final = 1_000
+_MAX_INT64: Final = 2**63 - 1
+_EXACT: Final = 2.0**53
+
+
+def looks_like_arrow(payload: bytes) -> bool:
+    """Whether a message without content type is an Arrow stream."""
+    return payload.startswith(_CONTINUATION)
+
+
+@dataclass(frozen=True, slots=True)
+class NativeArrow:
+    """See the module. Pure; safe to call from any thread."""
+
+    limits: CodecLimits
+    name: ClassVar[str] = "native-arrow"
+
+    def decode(self, messages: Sequence[RawMessage], indices: Sequence[int]) -> Decoded:
+        """Rows, rejections and counts of ``messages``; message ``i`` is called ``indices[i]``."""
+        outcome = Outcome(codec_of_message=dict.fromkeys(indices, self.name))
+        parts: list[Part] = []
+        for message, index in zip(messages, indices, strict=True):
+            batches = read_stream(message.payload, self.limits)
+            if not isinstance(batches, Refused):
+                limit = self.limits.max_readings_per_message
+                if sum(batch.num_rows for batch in batches) > limit:
+                    batches = Refused(Reason.TOO_MANY_READINGS, f"more than {limit} readings")
+            if isinstance(batches, Refused):
+                outcome.reject(index, batches.reason, 1, batches.detail)
+            else:
+                parts.extend(_decode_batch(batch, index, outcome) for batch in batches if batch.num_rows)
+        outcome.frames.append(frame(parts))
+        return outcome.decoded()
+
+
+def _decode_batch(batch: pa.RecordBatch, message: int, outcome: Outcome) -> Part:
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    absent = pa.nulls(batch.num_rows)
+    serial, serial_ok = _serials(columns.get("serial", absent))
+    kind = _kinds(columns.get("kind", absent))
+    ts, ts_ok = _times(columns.get("ts", absent))
+    good = np.ones(batch.num_rows, np.bool_)
+    for reason, ok in ((Reason.BAD_SERIAL, serial_ok), (Reason.BAD_KIND, kind > 0), (Reason.BAD_TIME, ts_ok)):
+        if bad := np.count_nonzero(good & ~ok):
+            outcome.reject(message, reason, bad)
+        good &= ok
+    has_value, has_unlisted, has_implausible = (np.zeros(batch.num_rows, np.bool_) for _ in range(3))
+    values: dict[str, F64] = {}
+    for name, column in columns.items():
+        if name in IDENTITY:
+            continue
+        given = good & column.is_valid().to_numpy(zero_copy_only=False)
+        if name not in FIELD_BY_NAME:
+            if given.any():
+                outcome.unlisted[name] += np.count_nonzero(given)
+                has_unlisted |= given
+            continue
+        numbers = _numbers(name, column)
+        present = given & np.isfinite(numbers)
+        if wrong := np.count_nonzero(given & ~present):
+            outcome.implausible[name] += wrong
+            has_implausible |= given & ~present
+        if present.any():
+            values[name] = np.where(present, numbers, np.nan)
+            has_value |= present
+    withheld = good & ~has_value & has_unlisted & ~has_implausible
+    outcome.withhold(Withheld.UNLISTED, np.count_nonzero(withheld))
+    if empty := np.count_nonzero(good & ~has_value & ~withheld):
+        outcome.reject(message, Reason.EMPTY, empty)
+    identity = Identity(np.full(batch.num_rows, message, np.uint32), serial, kind, ts)
+    return Part(identity, values).take(np.flatnonzero(good & has_value))
+
+
+def _texts(column: pa.Array) -> pl.Series | None:
+    """A column of texts, cut after one character more than a serial may have: dictionaries could make it huge."""
+    if pa.types.is_dictionary(column.type):
+        values = _texts(column.dictionary)
+        if values is None:
+            return None
+        return values.gather(pl.Series(column.indices.cast(pa.int64()).to_numpy(zero_copy_only=False)).cast(pl.Int64))
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return None
+    cut = pc.utf8_slice_codeunits(column, 0, MAX_SERIAL_LENGTH + 1)
+    return pl.Series(pl.from_arrow(cut)).cast(pl.String)
+
+
+def _serials(column: pa.Array) -> tuple[pl.Series, Bools]:
+    texts = _texts(column)
+    if texts is None:
+        return pl.Series([""] * len(column)), np.zeros(len(column), np.bool_)
+    good = [serial for serial in texts.unique().to_list() if is_serial(serial)]
+    return texts, texts.is_in(good).fill_null(value=False).to_numpy()
+
+
+def _kinds(column: pa.Array) -> U8:
+    texts = _texts(column)
+    if texts is None:
+        return np.zeros(len(column), np.uint8)
+    codes = {label: int(kind) for label, kind in KIND_BY_LABEL.items()}
+    return texts.replace_strict(codes, default=0, return_dtype=pl.UInt8).fill_null(0).to_numpy()
+
+
+def _times(column: pa.Array) -> tuple[I64, Bools]:
+    """µs since 1970 UTC, and where there is such a time."""
+    valid: Bools = column.is_valid().to_numpy(zero_copy_only=False)
+    if pa.types.is_timestamp(column.type):
+        times = _integers(column.cast(pa.timestamp(column.type.unit)).cast(pa.int64()))
+        if column.type.unit == "ns":
+            return times // _NS_PER_US, valid
+        factor = _PER_UNIT[column.type.unit]
+    elif pa.types.is_integer(column.type) and column.type != pa.uint64():
+        times, factor = _integers(column.cast(pa.int64())), _PER_UNIT["ms"]
+    else:
+        return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
+    fits = np.abs(times) <= _MAX_INT64 // factor
+    return np.where(fits, times, 0) * factor, valid & fits & (times != np.iinfo(np.int64).min)
+
+
+def _integers(column: pa.Array) -> I64:
+    return column.fill_null(0).to_numpy(zero_copy_only=False)
+
+
+def _numbers(name: str, column: pa.Array) -> F64:
+    """A field's values; NaN where there is none, or one of the wrong type or inexact."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return np.full(len(column), np.nan)
+    floats = column.cast(pa.float64(), safe=False).fill_null(np.nan)
+    numbers: npt.NDArray[np.float64] = floats.to_numpy(zero_copy_only=False) + 0.0
+    if FIELD_BY_NAME[name].kind is FieldKind.STATUS:
+        whole = (np.abs(numbers) < _EXACT) & (numbers == np.floor(numbers))
+        numbers = np.where(whole, numbers, np.nan)
+    return numbers

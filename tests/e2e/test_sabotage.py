@@ -48,9 +48,7 @@ async def test_the_checker_reports_every_kind_of_difference(seed: int) -> None:
         feed = await some(found)
         assert (await found.check(feed)).exact
 
-        await found.execute(
-            f"UPDATE readings.hot SET ac_power_w = ac_power_w + 0.5 WHERE (ts, device_key) IN {first}"
-        )
+        await found.execute(f"UPDATE readings.hot SET ac_power_w = ac_power_w + 0.5 WHERE (ts, device_key) IN {first}")
         assert (await found.check(feed)).different == 1
         await found.execute(f"UPDATE readings.hot SET ac_power_w = NULL WHERE (ts, device_key) IN {first}")
         assert (await found.check(feed)).different == 1
@@ -61,9 +59,7 @@ async def test_the_checker_reports_every_kind_of_difference(seed: int) -> None:
         )
         assert (await found.check(feed)).duplicates == 1
 
-        await found.execute(
-            f"UPDATE readings.late SET ts = ts - interval '1 second' WHERE (ts, device_key) IN {first}"
-        )
+        await found.execute(f"UPDATE readings.late SET ts = ts - interval '1 second' WHERE (ts, device_key) IN {first}")
         report = await found.check(feed)
         assert (report.unexpected, report.duplicates) == (1, 0)
 

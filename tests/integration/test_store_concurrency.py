@@ -7,12 +7,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+import uvloop
 
 from telemetry.errors import PlanOutdated, StoreError, StoreUnavailable
 from telemetry.model.batch import Sequences
 from telemetry.store.connection import connector
 from telemetry.store.listen import ChangeListener
-from tests.support.proxy import POSTGRES_COMMIT, Proxy
+from telemetry.store.readings import PostgresSink
+from tests.support.proxy import POSTGRES_COMMIT, POSTGRES_COPY_DATA, Proxy
 from tests.support.store import HOUR_US, PASSWORD, Store, batch, this_hour_us
 
 
@@ -157,6 +159,28 @@ class TestFailures:
             assert len(await store.stored()) == 1
             assert (await sink.write(batch(*rows(now, range(10, 20_000))))).stored == 19_990
             await sink.close()
+
+    async def test_a_connection_cut_during_copy_is_unavailable_on_uvloop_too(self, store: Store, tmp: Path) -> None:
+        """There a write to a transport that is gone raises RuntimeError, and asyncpg still writes CopyFail."""
+        now = this_hour_us()
+
+        async with proxied(store, tmp) as (proxy, connect):
+
+            async def write() -> None:
+                sink = PostgresSink(connect)
+                try:
+                    await sink.write(batch(*rows(now, range(60_000))))
+                finally:
+                    await sink.close()
+
+            held = proxy.hold_request(POSTGRES_COPY_DATA, share=0.5)
+            writing = asyncio.create_task(asyncio.to_thread(uvloop.run, write()))
+            await held.reached.wait()
+            await asyncio.sleep(0.2)  # the socket's buffers fill, and COPY waits for them
+            proxy.cut()
+            held.release()
+            with pytest.raises(StoreUnavailable):
+                await writing
 
     async def test_no_server_is_unavailable_until_it_is_back(self, store: Store, tmp: Path) -> None:
         now = this_hour_us()

@@ -194,9 +194,7 @@ class Checker:
             (
                 row,
                 open_content(
-                    opener.open(
-                        row["sealed"], purpose=Purpose.QUARANTINE, subject_key=owner_key, bound=row["digest"]
-                    )
+                    opener.open(row["sealed"], purpose=Purpose.QUARANTINE, subject_key=owner_key, bound=row["digest"])
                 ),
             )
             for row in rows

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL, and what its errors mean to us."""
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import asyncpg
@@ -61,6 +62,20 @@ def connector(
         return connection
 
     return connect
+
+
+@contextlib.contextmanager
+def closed_is_lost() -> Iterator[None]:
+    """Turn uvloop's RuntimeError for a write to a closed transport, which asyncio ignores, into a lost connection.
+
+    asyncpg writes once more (CopyFail) after it lost the connection during COPY.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "the handler is closed" not in str(error):
+            raise
+        raise ConnectionResetError("the connection is closed") from None
 
 
 def translated(error: BaseException) -> StoreError:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from telemetry.errors import StoreUnavailable
-from telemetry.store.connection import UNAVAILABLE, translated
+from telemetry.store.connection import UNAVAILABLE, closed_is_lost, translated
 
 
 @contextmanager
@@ -19,7 +19,8 @@ def reported(what: str) -> Iterator[None]:
 
     """
     try:
-        yield
+        with closed_is_lost():
+            yield
     except asyncpg.TransactionRollbackError as error:
         raise StoreUnavailable(f"{what}: rolled back (SQLSTATE {error.sqlstate})", remedy="try again") from None
     except (*UNAVAILABLE, asyncpg.PostgresError) as error:

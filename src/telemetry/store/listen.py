@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from telemetry.errors import StoreUnavailable
-from telemetry.store.connection import UNAVAILABLE, Connect, translated
+from telemetry.store.connection import UNAVAILABLE, Connect, closed_is_lost, translated
 from telemetry.store.sql import queries
 
 CHANNEL: Final = "telemetry_change"
@@ -71,6 +71,7 @@ class ChangeListener:
     @staticmethod
     async def _database(action: Awaitable[Any]) -> Any:
         try:
-            return await action
+            with closed_is_lost():
+                return await action
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             raise translated(error) from None

@@ -18,7 +18,7 @@ import polars as pl
 from telemetry.errors import PlanOutdated, StoreUnavailable
 from telemetry.model.batch import Write, Written
 from telemetry.store import quarantine, sequences
-from telemetry.store.connection import UNAVAILABLE, Connect, translated
+from telemetry.store.connection import UNAVAILABLE, Connect, closed_is_lost, translated
 from telemetry.store.merge import LATE, STAGING_DDL, Counts, merge
 from telemetry.store.partitions import PartitionMap, hot_name
 from telemetry.store.prepare import Prepared, copy_stream, occurring_columns, prepare
@@ -96,8 +96,9 @@ class PostgresSink:
             if connection is None or connection.is_closed():
                 connection = None
                 connection = await self._open()
-            async with _while_connected(connection, self._timeout_s):
-                yield connection
+            with closed_is_lost():
+                async with _while_connected(connection, self._timeout_s):
+                    yield connection
         except (PlanOutdated, asyncpg.PostgresError) as error:
             if isinstance(error, UNAVAILABLE) or not await _rolled_back(connection):
                 _end(connection)

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry.codecs.arrow_stream import read_stream
+from telemetry.codecs.arrow_stream import REFUSALS, read_stream
 from telemetry.codecs.columns import Identity, Part, frame
 from telemetry.codecs.json_text import Refused
 from telemetry.codecs.limits import CodecLimits
@@ -53,14 +53,17 @@ class NativeArrow:
         parts: list[Part] = []
         for message, index in zip(messages, indices, strict=True):
             batches = read_stream(message.payload, self.limits)
-            if not isinstance(batches, Refused):
-                limit = self.limits.max_readings_per_message
-                if sum(batch.num_rows for batch in batches) > limit:
-                    batches = Refused(Reason.TOO_MANY_READINGS, f"more than {limit} readings")
             if isinstance(batches, Refused):
                 outcome.reject(index, batches.reason, 1, batches.detail)
-            else:
-                parts.extend(_decode_batch(batch, index, outcome) for batch in batches if batch.num_rows)
+                continue
+            of_message = Outcome()
+            try:
+                found = [_decode_batch(batch, index, of_message) for batch in batches if batch.num_rows]
+            except (*REFUSALS, pl.exceptions.PolarsError):
+                outcome.reject(index, Reason.MALFORMED, 1, "a column of a type that cannot be read")
+                continue
+            parts += found
+            outcome.merge(of_message)
         outcome.frames.append(frame(parts))
         return outcome.decoded()
 

@@ -39,6 +39,17 @@ class Outcome:
         if readings:
             self.withheld[reason] += readings
 
+    def merge(self, part: "Outcome") -> None:
+        """Take over what was written down about other messages, or about a message as a whole."""
+        self.rows += part.rows
+        self.frames += part.frames
+        for (message, reason), (readings, detail) in part.rejected.items():
+            self.reject(message, reason, readings, detail)
+        self.unlisted.update(part.unlisted)
+        self.implausible.update(part.implausible)
+        self.withheld.update(part.withheld)
+        self.codec_of_message.update(part.codec_of_message)
+
     def add(self, part: Decoded) -> None:
         """Take over another codec's result on other messages of the same batch."""
         self.frames.append(part.rows)

@@ -4,7 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test test-long bench bench-quick lint format run pins clean debian
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: help demo test test-long bench bench-quick lint format run pins clean debian
 
 $(VENV)/.installed: pyproject.toml requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,7 +41,7 @@ lint: $(VENV)/.installed  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.installed
+format: $(VENV)/.installed  ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -46,5 +49,5 @@ pins:  ## remake requirements/*.txt (needs uv)
 	uv pip compile --no-emit-index-url --no-header -q --extra sim --extra ble pyproject.toml -o requirements/run.txt
 	uv pip compile --no-emit-index-url --no-header -q --extra sim --extra ble --group dev pyproject.toml requirements/build.in -o requirements/dev.txt
 
-clean:
+clean:  ## remove what was made here
 	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache benchmarks/out

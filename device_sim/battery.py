@@ -1,4 +1,4 @@
-"""A home battery that serves its home first: it charges from surplus and discharges into demand, never the grid."""
+"""A home battery that serves its home first: it charges from surplus and discharges into demand only."""
 
 from dataclasses import dataclass
 

@@ -11,13 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from device_sim import fleet, replay
 from device_sim.engine import load_credentials
 from device_sim.faults import Faults
 from device_sim.figures import Figures, Summary
 from device_sim.formats import FORMATS
 from device_sim.gateway import Delivery
 from device_sim.link import Broker, Credential
+from device_sim.mappings import find_mapping, shipped_mappings
 
 _FLEET_EXAMPLES = """\
 examples:
@@ -75,14 +75,10 @@ def _add_fleet(commands: Any) -> None:
     homes.add_argument("--serial-prefix", default="", metavar="TEXT", help="in front of serials like INV00000042")
     homes.add_argument("--seed", type=int, default=0, help="everything follows from it (default 0)")
     homes.add_argument("--interval", type=float, metavar="S", help="between a device's readings (default: fits)")
-    homes.add_argument(
-        "--start", type=datetime.fromisoformat, metavar="TIME", help="of the first reading, RFC 3339"
-    )
+    homes.add_argument("--start", type=datetime.fromisoformat, metavar="TIME", help="of the first reading, RFC 3339")
     pace = command.add_argument_group("pace")
     pace.add_argument("--speed", type=_speed, metavar="X", help="simulated per wall second, or max (default 1)")
-    pace.add_argument(
-        "--messages-per-second", type=float, metavar="N", help="of the whole fleet, instead of --speed"
-    )
+    pace.add_argument("--messages-per-second", type=float, metavar="N", help="of the whole fleet, instead of --speed")
     pace.add_argument("--duration", type=float, metavar="S", help="wall seconds (default: until Ctrl-C)")
     pace.add_argument("--messages", type=int, metavar="N", help="at most so many, all gateways together")
     pace.add_argument("--outage-every", type=float, metavar="S", help="mean time between a gateway's outages")
@@ -98,7 +94,7 @@ def _add_replay(commands: Any) -> None:
         "replay",
         help="publish recordings as one or more gateways",
         description="Publish recordings as one or more gateways.",
-        epilog=_REPLAY_EXAMPLES.format(mappings=", ".join(replay.shipped_mappings())),
+        epilog=_REPLAY_EXAMPLES.format(mappings=", ".join(shipped_mappings())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(command=_replay)
@@ -107,9 +103,7 @@ def _add_replay(commands: Any) -> None:
     command.add_argument("--gateway", metavar="NAME", help="instead of the mapping's (default: --username)")
     command.add_argument("--speed", type=_speed, default=math.inf, metavar="X", help="recorded per wall second")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N readings of each file")
-    command.add_argument(
-        "--until", type=_until, metavar="TIME|now", help="move times: the last reading lies there"
-    )
+    command.add_argument("--until", type=_until, metavar="TIME|now", help="move times: the last reading lies there")
     _add_common(command, readings_per_message=200)
 
 
@@ -130,9 +124,7 @@ def _add_common(command: argparse.ArgumentParser, *, readings_per_message: int) 
     delivery.add_argument("--format", choices=[*FORMATS, "mixed"], default="array")
     delivery.add_argument("--readings-per-message", type=int, default=readings_per_message, metavar="N")
     delivery.add_argument("--wait-watermark", action="store_true", help="keep each message until it is committed")
-    delivery.add_argument(
-        "--window", type=int, default=100, metavar="N", help="unacknowledged at once (default 100)"
-    )
+    delivery.add_argument("--window", type=int, default=100, metavar="N", help="unacknowledged at once (default 100)")
     delivery.add_argument("--outage", type=_outage, action="append", default=[], metavar="START:LENGTH")
     delivery.add_argument("--drain", type=float, default=60.0, metavar="S", help="wait for the rest (default 60)")
     output = command.add_argument_group("output")
@@ -186,6 +178,9 @@ def _delivery(arguments: argparse.Namespace) -> Delivery:
 
 
 async def _fleet(arguments: argparse.Namespace) -> int:
+    stop = _on_signals()  # first: what follows takes seconds, and Ctrl-C meanwhile is an ordinary end too
+    from device_sim import fleet  # pvlib, which only this command needs
+
     start: datetime | None = arguments.start
     if start is not None and start.tzinfo is None:
         raise ValueError("--start needs an offset, as in 2026-05-01T12:00:00Z")
@@ -218,14 +213,17 @@ async def _fleet(arguments: argparse.Namespace) -> int:
         ledger=arguments.ledger,
         drain_s=arguments.drain,
     )
-    summary = await fleet.run(settings, progress=_live(arguments), stop=_on_signals())
+    summary = await fleet.run(settings, progress=_live(arguments), stop=stop)
     return _finish(arguments, summary, {})
 
 
 async def _replay(arguments: argparse.Namespace) -> int:
+    stop = _on_signals()
+    from device_sim import replay
+
     settings = replay.ReplaySettings(
         files=tuple(arguments.files),
-        mapping=replay.find_mapping(arguments.mapping),
+        mapping=find_mapping(arguments.mapping),
         broker=_broker(arguments),
         credentials=_credentials(arguments),
         gateway=arguments.gateway,
@@ -238,7 +236,7 @@ async def _replay(arguments: argparse.Namespace) -> int:
         ledger=arguments.ledger,
         drain_s=arguments.drain,
     )
-    result = await replay.run(settings, progress=_live(arguments), stop=_on_signals())
+    result = await replay.run(settings, progress=_live(arguments), stop=stop)
     return _finish(arguments, result.summary, result.expected.as_dict())
 
 

@@ -61,18 +61,7 @@ async def publish(
     stopping, figures, began_s = asyncio.Event(), Figures(), loop.time()
     ledger = Ledger(run.ledger, run.description) if run.ledger is not None else None
     shared = Shared(run.broker, figures, ledger, began_s)
-    gateways = [
-        Gateway(
-            part.name,
-            part.stream,
-            part.credential,
-            part.messages,
-            part.delivery,
-            shared,
-            random.Random(f"{run.seed}/{part.name}"),
-        )
-        for part in parts
-    ]
+    gateways = [_gateway(part, shared, run.seed) for part in parts]
     tasks = {asyncio.create_task(gateway.run(stopping)) for gateway in gateways}
     helpers = [asyncio.create_task(_stop_later(stop, run.duration_s, stopping))]
     helpers.append(asyncio.create_task(_tell(figures, ledger, progress, progress_interval_s)))
@@ -96,6 +85,11 @@ async def publish(
         seconds=loop.time() - began_s,
         unfinished_messages=sum(len(gateway.outbox) for gateway in gateways),
     )
+
+
+def _gateway(part: Part, shared: Shared, seed: int) -> Gateway:
+    jitter = random.Random(f"{seed}/{part.name}")
+    return Gateway(part.name, part.stream, part.credential, part.messages, part.delivery, shared, jitter)
 
 
 async def _until_done(tasks: set[asyncio.Task[None]], stopping: asyncio.Event, drain_s: float) -> None:
@@ -139,8 +133,6 @@ def load_credentials(path: Path) -> tuple[Credential, ...]:
 
     """
     try:
-        return tuple(
-            Credential(str(each["username"]), str(each["password"])) for each in json.loads(path.read_text())
-        )
+        return tuple(Credential(str(each["username"]), str(each["password"])) for each in json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path} is not a JSON list of {{"username": …, "password": …}}') from error

@@ -1,8 +1,9 @@
 """What goes wrong in the field, by seed: broken messages, impossible values, fields nobody listed, repetitions."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import orjson
@@ -58,8 +59,8 @@ def spoil(rng: random.Random, faults: Faults, reading: Reading) -> tuple[Reading
     return sent, kept
 
 
-def _object(serial: str, ts_us: int, **more: object) -> bytes:
-    return orjson.dumps({"serial": serial, "kind": "inverter", "ts": rfc3339(ts_us), "ac_power_w": 1.0} | more)
+def _object(serial: str, ts_us: int, more: Mapping[str, object] = MappingProxyType({})) -> bytes:
+    return orjson.dumps({"serial": serial, "kind": "inverter", "ts": rfc3339(ts_us), "ac_power_w": 1.0, **more})
 
 
 def _raw(serial: str, ts_us: int, value: str) -> bytes:
@@ -79,11 +80,11 @@ POISON: Final[dict[str, Callable[[str, int], bytes]]] = {
     "unequal_columns": lambda serial, ts: orjson.dumps(
         {"serial": [serial], "kind": ["inverter"], "ts": [ts // 1000], "ac_power_w": [1.0, 2.0]}
     ),
-    "no_serial": lambda serial, ts: _object(serial, ts, serial=None),
-    "bad_kind": lambda serial, ts: _object(serial, ts, kind="toaster"),
-    "bad_time": lambda serial, ts: _object(serial, ts, ts="yesterday"),
-    "year_1970": lambda serial, ts: _object(serial, ts, ts="1970-01-01T00:00:00Z"),
-    "year_2100": lambda serial, ts: _object(serial, ts, ts="2100-01-01T00:00:00Z"),
-    "wrong_type": lambda serial, ts: _object(serial, ts, ac_power_w="1.0 W"),
+    "no_serial": lambda serial, ts: _object(serial, ts, {"serial": None}),
+    "bad_kind": lambda serial, ts: _object(serial, ts, {"kind": "toaster"}),
+    "bad_time": lambda serial, ts: _object(serial, ts, {"ts": "yesterday"}),
+    "year_1970": lambda serial, ts: _object(serial, ts, {"ts": "1970-01-01T00:00:00Z"}),
+    "year_2100": lambda serial, ts: _object(serial, ts, {"ts": "2100-01-01T00:00:00Z"}),
+    "wrong_type": lambda serial, ts: _object(serial, ts, {"ac_power_w": "1.0 W"}),
     "scalar": lambda _serial, _ts: b'"hello"',
 }

@@ -169,7 +169,14 @@ def messages(settings: FleetSettings, times: Timeline, index: int) -> Iterator[M
             message = _poison(rng, sequence, devices[0].serial, ts_us)
         elif past and draw < faults.poison_share + faults.duplicate_share:
             again = rng.choice(past)
-            message = replace(again, sequence=sequence, duplicate_of=again.sequence)
+            message = Message(
+                sequence,
+                again.topic,
+                again.payload,
+                again.content_type,
+                again.expected,
+                duplicate_of=again.sequence,
+            )
         else:
             readings = next(source)
             ts_us = readings[-1].ts_us
@@ -191,14 +198,12 @@ def _chunks(
 ) -> Iterator[list[Reading]]:
     """Readings in the order taken, cut into messages' worth: full, or as long as a message may linger."""
     chunk: list[Reading] = []
-    ticks = 0
-    for tick in _ticks(settings, index, devices, times):
+    for ticks, tick in enumerate(_ticks(settings, index, devices, times), 1):
         for reading in tick:
             chunk.append(reading)
             if len(chunk) == settings.readings_per_message:
                 yield chunk
                 chunk = []
-        ticks += 1
         if chunk and times.linger_ticks and ticks % times.linger_ticks == 0:
             yield chunk
             chunk = []
@@ -230,9 +235,7 @@ def _readings(device: Device, reported: dict[str, Any], stamps: list[int]) -> li
             Reading(serial, kind, ts, {k: v for k, v in zip(names, row, strict=True) if v is not None})
             for ts, row in zip(stamps, rows, strict=True)
         ]
-    return [
-        Reading(serial, kind, ts, dict(zip(names, row, strict=True))) for ts, row in zip(stamps, rows, strict=True)
-    ]
+    return [Reading(serial, kind, ts, dict(zip(names, row, strict=True))) for ts, row in zip(stamps, rows, strict=True)]
 
 
 def _stream(settings: FleetSettings, name: str, times: Timeline) -> str:

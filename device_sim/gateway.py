@@ -237,6 +237,6 @@ class Gateway:
 
 def _name(error: Exception) -> str:
     """A short name for a connection error, without addresses or names in it."""
-    if isinstance(error, aiomqtt.MqttConnectError):
-        return f"refused: {error.rc}"
+    if isinstance(error, aiomqtt.MqttCodeError):
+        return f"{type(error).__name__}: {error.rc}"
     return type(error).__name__

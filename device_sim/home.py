@@ -108,7 +108,7 @@ class Home:
 
     def _compute(self, number: int, carry: Carry) -> tuple[Day, Carry]:
         traits = self.traits
-        grid_s = np.arange(STEPS) * STEP_S
+        grid_s: Floats = np.arange(STEPS, dtype=np.float64) * STEP_S
         offset_s = traits.place.longitude_deg / 360 * DAY_S
         held = self._weather(number, grid_s, offset_s)
         held["load_w"] = load_w(self._rng(_LOAD, number), traits.household, grid_s, offset_s)
@@ -149,7 +149,6 @@ class Home:
     def _car(self, number: int, grid_s: Floats, offset_s: float, held: dict[str, Floats]) -> Floats:
         at_s = grid_s + number * DAY_S
         edge_s = np.append(at_s, at_s[-1] + STEP_S)
-        names = ("car_w", "car_soc_pct", "car_state")
         held |= {"car_w": np.zeros(STEPS), "car_soc_pct": np.full(STEPS, np.nan), "car_state": np.ones(STEPS)}
         session_wh = np.zeros(STEPS + 1)
         if not self.traits.has_car:
@@ -157,12 +156,11 @@ class Home:
         for each in (number - 1, number):  # yesterday's car may still be charging
             session = session_of_day(self._rng(_CAR, each), self.traits.household, each, offset_s)
             if session is not None:
-                power, soc, state = (held[name] for name in names)
-                _charge(session, at_s, power, soc, state, self.traits.household.ev_capacity_wh)
+                _charge(session, at_s, held, self.traits.household.ev_capacity_wh)
                 # since midnight or arrival; what was charged before it is added, so that the gauge goes on
                 there = (edge_s >= session.arrival_s) & (edge_s < session.departure_s)
                 before = max(0.0, min(at_s[0], session.full_s) - session.arrival_s) / 3600 * session.power_w
-                since = np.append(0.0, np.cumsum(power) * STEP_S / 3600)
+                since = _integral_wh(held["car_w"])
                 start = since[np.argmax(there)] if there.any() else 0.0
                 session_wh = np.where(there, before + since - start, session_wh)
         return session_wh
@@ -187,7 +185,8 @@ def _integral_wh(power_w: Floats) -> Floats:
     return np.append(0.0, np.cumsum(power_w) * (STEP_S / 3600))
 
 
-def _charge(session: Session, at_s: Floats, power: Floats, soc: Floats, state: Floats, capacity_wh: float) -> None:
+def _charge(session: Session, at_s: Floats, held: dict[str, Floats], capacity_wh: float) -> None:
+    power, soc, state = held["car_w"], held["car_soc_pct"], held["car_state"]
     there = (at_s >= session.arrival_s) & (at_s < session.departure_s)
     charging = there & (at_s < session.full_s)
     power[charging] = session.power_w

@@ -9,8 +9,10 @@ from device_sim.solar import DAY_S
 
 # relative demand by local hour 0 … 24, after the shape of the standard load profile H0: morning, noon, evening
 _SHAPE = np.array(
-    [0.45, 0.38, 0.34, 0.33, 0.33, 0.4, 0.7, 1.0, 1.05, 1.0, 0.95, 1.05, 1.25]
-    + [1.15, 1.0, 0.95, 1.0, 1.2, 1.5, 1.7, 1.65, 1.4, 1.1, 0.75, 0.45]
+    (
+        *(0.45, 0.38, 0.34, 0.33, 0.33, 0.4, 0.7, 1.0, 1.05, 1.0, 0.95, 1.05, 1.25),
+        *(1.15, 1.0, 0.95, 1.0, 1.2, 1.5, 1.7, 1.65, 1.4, 1.1, 0.75, 0.45),
+    )
 )
 # appliance: power in W, minutes it runs, uses a day, local hours in which it starts
 _APPLIANCES = (
@@ -74,6 +76,7 @@ def session_of_day(rng: np.random.Generator, home: Household, day: int, local_of
     arrival_h, share, stay_h = rng.normal(17.8, 1.6), rng.uniform(0.1, 0.7), rng.uniform(1.0, 6.0)
     if not needs:
         return None
-    arrival_s = day * DAY_S + float(np.clip(arrival_h, 7, 22.5)) * 3600 - local_offset_s
-    full_s = arrival_s + share * home.ev_capacity_wh / home.ev_limit_w * 3600
-    return Session(arrival_s, full_s, full_s + stay_h * 3600, home.ev_limit_w, 95.0 - 100 * share)
+    # whole tens of seconds, the step of a day's grid: a session across midnight then adds up exactly
+    arrival_s = round(day * DAY_S + float(np.clip(arrival_h, 7, 22.5)) * 3600 - local_offset_s, -1)
+    full_s = arrival_s + share * home.ev_capacity_wh / home.ev_limit_w * 3600 // 10 * 10
+    return Session(arrival_s, full_s, full_s + round(stay_h * 3600, -1), home.ev_limit_w, 95.0 - 100 * share)

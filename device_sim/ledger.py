@@ -51,8 +51,7 @@ class Ledger:
         if message.duplicate_of:
             line["d"] = message.duplicate_of
         line["r"] = [
-            {"serial": each.serial, "kind": each.kind, "ts": each.ts_us, "f": each.fields}
-            for each in message.expected
+            {"serial": each.serial, "kind": each.kind, "ts": each.ts_us, "f": each.fields} for each in message.expected
         ]
         self._write([line])
 
@@ -99,7 +98,7 @@ class Recorded:
 
     ``messages``: gateway, stream, sequence, readings, poison ("" for good ones), duplicate_of, acknowledged,
     committed. ``readings``: gateway, serial, kind, ts (µs since 1970 UTC), sequence, acknowledged, and a column
-    for each field that occurs (null: that reading does not have it); duplicates of a reading are rows of their own.
+    for each field that occurs (null: that reading does not have it); repetitions of a reading are rows too.
     """
 
     run: Mapping[str, Any]
@@ -178,9 +177,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                raise ValueError(
-                    f"line {number} of the ledger is not JSON: it was changed after the run"
-                ) from error
+                raise ValueError(f"line {number} of the ledger is not JSON: it was changed after the run") from error
 
 
 def read(path: Path) -> Recorded:
@@ -208,9 +205,17 @@ def read(path: Path) -> Recorded:
         )
         for m in sent
     ]
+    return Recorded(
+        run=run,
+        messages=pl.DataFrame(messages, schema=_MESSAGE, orient="row"),
+        readings=_frame(sent, done["a"]),
+    )
+
+
+def _frame(sent: list[dict[str, Any]], accepted: set[tuple[str, int]]) -> pl.DataFrame:
     groups: dict[tuple[str, ...], _Group] = {}
     for message in sent:
-        acknowledged = (message["g"], message["q"]) in done["a"]
+        acknowledged = (message["g"], message["q"]) in accepted
         for reading in message["r"]:
             names = tuple(reading["f"])
             group = groups.get(names) or groups.setdefault(names, _Group(names))
@@ -219,8 +224,4 @@ def read(path: Path) -> Recorded:
             )
             group.values.append(tuple(reading["f"].values()))
     frames = [group.frame() for group in groups.values()] or [pl.DataFrame(schema=_READING_KEY)]
-    return Recorded(
-        run=run,
-        messages=pl.DataFrame(messages, schema=_MESSAGE, orient="row"),
-        readings=pl.concat(frames, how="diagonal").sort("gateway", "serial", "ts", "sequence"),
-    )
+    return pl.concat(frames, how="diagonal").sort("gateway", "serial", "ts", "sequence")

@@ -7,6 +7,7 @@ is bounded in pyproject.toml; tests hold what this class relies on.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -15,13 +16,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiomqtt
-from paho.mqtt.client import Client as PahoClient, ConnectFlags
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import ConnectFlags
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 _NO_LIMIT: Final = 65_535
+# a lost connection is what gateways are for: counted in Figures.connection_errors, not logged as an error
+_SILENT: Final = logging.getLogger("device_sim.mqtt")
+_SILENT.setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Link(aiomqtt.Client):
             keepalive=broker.keep_alive_s,
             timeout=broker.connect_timeout_s,
             tls_context=broker.context(),
+            logger=_SILENT,
             max_inflight_messages=window,
         )
         self._window = window
@@ -136,7 +142,7 @@ class Link(aiomqtt.Client):
     def cut(self) -> None:
         """Break the connection as a power cut would: no DISCONNECT, so that the broker publishes the will."""
         sock = self._client.socket()
-        if sock is not None:
+        if isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 

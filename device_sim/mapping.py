@@ -76,7 +76,7 @@ class Mapping:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def for_file(self, name: str) -> "Mapping":
-        """This mapping with what ``files`` says about ``name``."""
+        """The mapping with what ``files`` says about ``name``."""
         merged = self
         for pattern, changes in self.files.items():
             if fnmatch.fnmatch(name, pattern):
@@ -113,17 +113,15 @@ def load_mapping(path: Path) -> Mapping:
     """
     try:
         mapping = Mapping(**_parse(tomllib.loads(path.read_text(encoding="utf-8"))))
-    except (TypeError, tomllib.TOMLDecodeError) as error:
+    except (TypeError, AttributeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path.name}: {error}") from error
     if not mapping.fields and not all("fields" in changes for changes in mapping.files.values() or [{}]):
         raise ValueError(f"{path.name}: no [fields.…] says which column is what")
     return mapping
 
 
-def read_recordings(
-    paths: Sequence[Path], mapping: Mapping, limit: int | None = None
-) -> tuple[pl.DataFrame, Expected]:
-    """Read ``paths`` into one frame: KEY columns (ts in µs since 1970 UTC) and fields, sorted by ts, and the account.
+def read_recordings(paths: Sequence[Path], mapping: Mapping, limit: int | None = None) -> tuple[pl.DataFrame, Expected]:
+    """Read ``paths`` into one frame, sorted by ts: KEY (ts in µs since 1970 UTC) and fields; and the account.
 
     ``limit``: the first so many readings of each file.
     """
@@ -171,9 +169,7 @@ def _read_file(path: Path, mapping: Mapping) -> tuple[int, pl.DataFrame]:
         if column not in raw.columns
     }
     if missing:
-        raise ValueError(
-            f"{path.name} has no column {', '.join(sorted(missing))}; it has {', '.join(raw.columns)}"
-        )
+        raise ValueError(f"{path.name} has no column {', '.join(sorted(missing))}; it has {', '.join(raw.columns)}")
     if mapping.time.column is None:
         raw = raw.with_row_index("_row")
     for column, text in mapping.filter.items():

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +19,19 @@ def ornstein_uhlenbeck(
     shock = rng.standard_normal(mean.size) * sigma * np.sqrt(1 - keep * keep)
     drive = (1 - keep) * mean + shock
     drive[0] = mean[0] + shock[0]
-    return np.asarray(lfilter([1.0], [1.0, -keep], drive), dtype=np.float64)
+    return _recursion(drive, keep)
+
+
+def _recursion(drive: Floats, keep: float) -> Floats:
+    """x[t] = keep·x[t-1] + drive[t], by doubling: after step s, x[t] holds the last 2s terms of its sum.
+
+    Logarithmically many array operations instead of a loop (Hillis and Steele, CACM 29 (1986)).
+    """
+    out, shift, factor = drive.copy(), 1, keep
+    while shift < out.size and factor > 1e-18:
+        out[shift:] = out[shift:] + factor * out[:-shift]
+        shift, factor = shift * 2, factor * factor
+    return out
 
 
 def regimes(

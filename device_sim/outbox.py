@@ -141,9 +141,7 @@ class Outbox:
     def watermark(self, mark: Watermark) -> list[Message]:
         """Forget what is committed, and return it; what is named as missing becomes due soon."""
         done = [
-            sequence
-            for sequence, held in self._held.items()
-            if held.message.acknowledged and mark.covers(sequence)
+            sequence for sequence, held in self._held.items() if held.message.acknowledged and mark.covers(sequence)
         ]
         for sequence, held in self._held.items():
             if mark.lacks(sequence):

@@ -19,8 +19,6 @@ from device_sim.link import Broker, Credential
 from device_sim.mapping import KEY, Expected, Mapping, load_mapping, read_recordings
 from device_sim.message import Message, Reading
 
-_MAPPINGS = Path(__file__).parent / "mappings"
-
 
 @dataclass(frozen=True, slots=True)
 class ReplaySettings:
@@ -54,24 +52,6 @@ class ReplayResult:
     summary: Summary
 
 
-def shipped_mappings() -> tuple[str, ...]:
-    """The names of the mappings that come with the package."""
-    return tuple(sorted(path.stem for path in _MAPPINGS.glob("*.toml")))
-
-
-def find_mapping(name: str) -> Path:
-    """A file by path, or a shipped mapping by name.
-
-    Raises:
-        ValueError: neither exists.
-
-    """
-    for path in (Path(name), _MAPPINGS / f"{name}.toml"):
-        if path.is_file():
-            return path
-    raise ValueError(f"no mapping {name!r}; those that come with it: {', '.join(shipped_mappings())}")
-
-
 async def run(
     settings: ReplaySettings, *, progress: Progress | None = None, stop: asyncio.Event | None = None
 ) -> ReplayResult:
@@ -100,7 +80,7 @@ async def run(
 
 
 def prepare(settings: ReplaySettings) -> tuple[pl.DataFrame, Expected]:
-    """Read the files: rows of gateway, serial, kind, ts (µs since 1970 UTC) and fields, in order; and the account."""
+    """Read the files: rows of KEY (ts in µs since 1970 UTC) and fields, in the order of time; and the account."""
     mapping: Mapping = load_mapping(settings.mapping)
     name = settings.gateway
     if name is None and len(settings.credentials) == 1:

@@ -76,10 +76,7 @@ def clear_sky(place: Place, unix_s: Floats) -> Sky:
         high = zenith[up]
         mass = atmosphere.get_absolute_airmass(atmosphere.get_relative_airmass(high), pressure)
         day_of_year = (
-            int(
-                unix_s[0] // DAY_S - np.datetime64(int(unix_s[0]), "s").astype("M8[Y]").astype("M8[D]").astype(int)
-            )
-            + 1
+            int(unix_s[0] // DAY_S - np.datetime64(int(unix_s[0]), "s").astype("M8[Y]").astype("M8[D]").astype(int)) + 1
         )
         sky = clearsky.ineichen(
             high,
@@ -97,10 +94,7 @@ def sky_of_day(place: Place, day: int, grid_s: Floats) -> Sky:
     coarse = np.arange(0, DAY_S + _SUN_STEP_S, _SUN_STEP_S, dtype=np.float64)
     sky = clear_sky(place, coarse + day * DAY_S)
     return Sky(
-        *(
-            np.interp(grid_s, coarse, values)
-            for values in (sky.zenith_deg, sky.azimuth_deg, sky.ghi, sky.dni, sky.dhi)
-        )
+        *(np.interp(grid_s, coarse, values) for values in (sky.zenith_deg, sky.azimuth_deg, sky.ghi, sky.dni, sky.dhi))
     )
 
 

@@ -38,6 +38,9 @@ SELECT name_blind FROM consent.gateway WHERE name_blind = ANY ($1::bytea[])
 -- name: gateway_by_name
 SELECT gateway_key FROM consent.gateway WHERE name_blind = $1
 
+-- name: is_enrolled
+SELECT true FROM consent.gateway WHERE gateway_key = $1 AND revoked_at IS NULL
+
 -- name: revoke_gateway
 UPDATE consent.gateway SET revoked_at = now() WHERE gateway_key = $1 AND revoked_at IS NULL RETURNING site_key
 

@@ -31,7 +31,7 @@ ORDER BY quarantine_key
 LIMIT $6;
 
 -- name: fetch
-SELECT quarantine_key, gateway_key, owner_key, reason, codec, sealed
+SELECT quarantine_key, gateway_key, owner_key, reason, codec, digest, sealed
 FROM readings.quarantine
 WHERE quarantine_key = ANY($1::bigint[]) AND state = 'held'
 ORDER BY quarantine_key;

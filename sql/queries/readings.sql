@@ -1,5 +1,5 @@
--- Statements of the sink. In braces: identifiers from the catalogue and from partition names, put in by
--- telemetry.store.merge, never values.
+-- Statements of the sink. In braces, put in by telemetry.store.merge: identifiers from the catalogue, names of
+-- partitions, and the span of time of the batch (so that little of a large table is looked at).
 
 -- name: hold_version
 SELECT consent.hold_version();
@@ -37,26 +37,27 @@ ON CONFLICT (ts, device_key) DO NOTHING;
 -- name: insert_late
 INSERT INTO {target} ({columns}, received_hour)
 SELECT {columns}, date_trunc('hour', now(), 'UTC') FROM pg_temp.staging_readings AS s
-WHERE NOT EXISTS (SELECT FROM {target} AS t WHERE t.ts = s.ts AND t.device_key = s.device_key)
+WHERE NOT EXISTS (SELECT FROM {target} AS t WHERE t.ts = s.ts AND t.device_key = s.device_key AND {within})
 ORDER BY ts, device_key;
 
 -- Rows just inserted equal themselves and count in neither.
 -- name: compare
 SELECT count(*) FILTER (WHERE {adds}) AS adding, count(*) FILTER (WHERE {contradicts}) AS contradicting
-FROM pg_temp.staging_readings AS s JOIN {target} AS t ON t.ts = s.ts AND t.device_key = s.device_key;
+FROM pg_temp.staging_readings AS s JOIN {target} AS t ON t.ts = s.ts AND t.device_key = s.device_key AND {within};
 
 -- Only null fields are filled, so whether a row contradicts can be asked after the update as well as before.
 -- name: fill_null_fields
 WITH addition AS (
     SELECT s.*
-    FROM pg_temp.staging_readings AS s JOIN {target} AS t ON t.ts = s.ts AND t.device_key = s.device_key
+    FROM pg_temp.staging_readings AS s
+    JOIN {target} AS t ON t.ts = s.ts AND t.device_key = s.device_key AND {within}
     WHERE {adds}
     ORDER BY s.ts, s.device_key
     FOR UPDATE OF t
 ), filled AS (
     UPDATE {target} AS t SET {fill}, plan_version = greatest(t.plan_version, s.plan_version)
     FROM addition AS s
-    WHERE t.ts = s.ts AND t.device_key = s.device_key
+    WHERE t.ts = s.ts AND t.device_key = s.device_key AND {within}
     RETURNING ({contradicts}) IS TRUE AS contradicts
 )
 SELECT count(*) FILTER (WHERE NOT contradicts) FROM filled;

@@ -1,6 +1,5 @@
-"""The composition root: builds everything from the configuration, runs it, and stops it in order.
+"""The composition root of the worker: builds everything from the configuration, runs it, stops it in order.
 
-    Servers   embedded PostgreSQL and broker, keys, and the schema (not in production)
     Worker    source → pipeline → store, with its jobs: watermarks, plan changes, partitions, figures
 
 Order of stopping: no new batches → commits in flight → acknowledgements → watermarks → broker → database.
@@ -8,19 +7,16 @@ Order of stopping: no new batches → commits in flight → acknowledgements →
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import asyncpg
 
 from telemetry.codecs.limits import CodecLimits
-from telemetry.config import BrokerConfig, Config
-from telemetry.embedded.broker import EmbeddedBroker
-from telemetry.embedded.postgres import EmbeddedPostgres
-from telemetry.errors import StoreUnavailable
+from telemetry.config import Config
+from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.model.batch import MICROSECONDS
 from telemetry.model.identity import Enrolled
 from telemetry.observe import Observer, events
@@ -32,16 +28,15 @@ from telemetry.pipeline.runtime import Limits, Pipeline
 from telemetry.ports import Clock, Keystore
 from telemetry.privacy.binding import Registry
 from telemetry.privacy.keys import BlindIndex
+from telemetry.servers import INGEST, Endpoints
 from telemetry.sources.mqtt import MqttSource
 from telemetry.store import partitions
 from telemetry.store.connection import Connect, connector
-from telemetry.store.keystore import BLIND_INDEX, INGEST_SECRETS, QUARANTINE_PUBLIC, FileKeystore, role_password
+from telemetry.store.keystore import BLIND_INDEX, QUARANTINE_PUBLIC, role_password
 from telemetry.store.listen import ChangeListener
-from telemetry.store.migrate import ROLES, migrate
 from telemetry.store.readings import PostgresSink
 from telemetry.store.registry import PostgresRegistryStore
 
-INGEST = "telemetry_ingest"
 _PARTITION_INTERVAL_S = 600.0
 _FIGURES_INTERVAL_S = 0.5
 _START_RETRY_S = 1.0
@@ -53,88 +48,6 @@ class SystemClock:
     def now_us(self) -> int:
         """Microseconds since 1970 UTC."""
         return time.time_ns() // 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """Where a worker finds its servers. ``dsn`` names no role; passwords come from the keystore."""
-
-    dsn: str
-    broker: BrokerConfig
-    largest_batch: int | None = None  # messages that the broker sends ahead of acknowledgements
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What ``servers`` started, None where it is not embedded, and how a worker reaches it."""
-
-    endpoints: Endpoints
-    postgres: EmbeddedPostgres | None = None
-    broker: EmbeddedBroker | None = None
-
-    async def failed(self) -> None:
-        """Run until an embedded server ends though nobody asked it to. Raises SupervisorError."""
-        async with asyncio.TaskGroup() as group:
-            if self.postgres is not None:
-                group.create_task(self.postgres.failed())
-            if self.broker is not None:
-                group.create_task(self.broker.failed())
-
-
-@contextlib.asynccontextmanager
-async def servers(config: Config, observer: Observer) -> AsyncIterator[Running]:
-    """Start what is embedded, make keys the first time, migrate; stop all of it at the end.
-
-    Without ``config.embedded`` nothing is started: the endpoints are the configured ones.
-    """
-    if not config.embedded:
-        yield Running(Endpoints(config.database.dsn, config.broker))
-        return
-    async with contextlib.AsyncExitStack() as stack:
-        postgres = EmbeddedPostgres(config.data_dir / "postgres")
-        started = time.perf_counter()
-        await stack.enter_async_context(postgres)
-        observer.server_started(events.ServerStarted(events.Server.POSTGRES, time.perf_counter() - started))
-        await prepare_database(postgres, keystore_of(config))
-        port = config.broker.port if "port" in config.broker.model_fields_set else 0
-        broker = EmbeddedBroker(
-            config.data_dir, config.broker_kind, port, max_message_bytes=config.broker.max_message_bytes
-        )
-        started = time.perf_counter()
-        await stack.enter_async_context(broker)
-        observer.server_started(events.ServerStarted(events.Server(broker.kind), time.perf_counter() - started))
-        found = Endpoints(postgres.dsn("telemetry", INGEST), broker_config(config, broker), broker.max_in_flight)
-        yield Running(found, postgres, broker)
-
-
-def broker_config(config: Config, broker: EmbeddedBroker) -> BrokerConfig:
-    """The configuration that connects to ``broker``."""
-    found = {
-        "host": broker.host,
-        "port": broker.port,
-        "username": broker.username,
-        "client_id": broker.username,
-        "password_file": broker.password_file,
-    }
-    return config.broker.model_copy(update=found)
-
-
-def keystore_of(config: Config, *, ingest_only: bool = False) -> FileKeystore:
-    """The keystore in the data directory; the ingest process may read only what it needs."""
-    return FileKeystore(config.data_dir / "keys", allowed=INGEST_SECRETS if ingest_only else None)
-
-
-async def prepare_database(postgres: EmbeddedPostgres, keystore: FileKeystore) -> None:
-    """Make keys where there are none, and bring both databases to this version's schema."""
-    if keystore.exists():
-        keystore.add_passwords()
-    else:
-        keystore.create()
-
-    async def admin(database: str) -> Any:
-        return await asyncpg.connect(**postgres.connect_kwargs(database))
-
-    await migrate(admin, {role: role_password(keystore, role) for role in dict.fromkeys(ROLES)})
 
 
 class Worker:
@@ -158,7 +71,7 @@ class Worker:
         self.ready = asyncio.Event()
         self.source = MqttSource(endpoints.broker, self._clock)
         self._pipeline: Pipeline | None = None
-        self._pool: asyncpg.Pool | None = None
+        self._connect: Connect | None = None
 
     def stop(self) -> None:
         """Ask ``run`` to finish what is in flight and return."""
@@ -173,12 +86,14 @@ class Worker:
 
     async def database_answers(self) -> bool:
         """Whether the database answers a question now."""
-        if self._pool is None:
+        if self._connect is None:
             return False
         try:
-            return bool(await self._pool.fetchval("SELECT true"))
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection = await self._connect()
+        except StoreError:
             return False
+        await connection.close()
+        return True
 
     async def run(self) -> None:
         """Run until ``stop``.
@@ -198,17 +113,8 @@ class Worker:
             password=role_password(self._keystore, INGEST),
             statement_timeout_s=self._config.database.statement_timeout_s,
         )
-        pool = asyncpg.create_pool(
-            self._endpoints.dsn,
-            user=INGEST,
-            password=role_password(self._keystore, INGEST),
-            min_size=0,
-            max_size=2,
-            command_timeout=self._config.database.statement_timeout_s,
-        )
-        await pool
-        self._pool = pool
-        store = PostgresRegistryStore(pool)
+        self._connect = connect
+        store = PostgresRegistryStore(connect)
         registry = await self._loaded(store, blind)
         if registry is None:
             return
@@ -230,7 +136,7 @@ class Worker:
         finally:
             preparation.close()
             await sink.close()
-            await pool.close()
+            await store.close()
 
     async def _loaded(self, store: PostgresRegistryStore, blind: BlindIndex) -> Registry | None:
         """The registry; waits for a database that is not there yet. None when stopped meanwhile."""
@@ -271,7 +177,7 @@ class Worker:
                 future_limit_us=round(config.pipeline.future_limit_s * MICROSECONDS),
                 tick_us=round(config.pipeline.tick_s * MICROSECONDS),
             ),
-            told=self._enrolled,
+            told=functools.partial(self._enrolled, registry),
         )
 
     def _build_pipeline(
@@ -297,8 +203,9 @@ class Worker:
             limits=Limits(writes=self._config.database.connections),
         )
 
-    def _enrolled(self, enrolled: Enrolled) -> None:
-        self._observer.devices_enrolled(events.DevicesEnrolled(len(enrolled.devices), enrolled.refused))
+    def _enrolled(self, registry: Registry, enrolled: Enrolled) -> None:
+        told = events.DevicesEnrolled(len(enrolled.devices), enrolled.refused, known=len(registry))
+        self._observer.devices_enrolled(told)
         if enrolled.elsewhere:
             self._observer.serial_at_two_sites(events.SerialAtTwoSites(enrolled.elsewhere))
 

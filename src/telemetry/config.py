@@ -24,9 +24,7 @@ class BrokerConfig(_Section):
 
     host: str = Field("127.0.0.1", description="address of the broker")
     port: int = Field(1883, ge=1, le=65535, description="8883 with TLS")
-    client_id: str = Field(
-        "telemetry-worker-0", description="stable: the broker keeps this client's session under it"
-    )
+    client_id: str = Field("telemetry-worker-0", description="stable: the broker keeps this client's session under it")
     username: str | None = Field(None, description="broker user; with use_username_as_clientid also client id")
     password_file: Path | None = Field(None, description="file (0600) that holds the password")
     tls: bool = Field(False, description="required for any address that is not loopback")
@@ -63,7 +61,7 @@ class PipelineConfig(_Section):
     max_readings_per_message: int = Field(10_000, ge=1, description="longer arrays are rejected")
     max_depth: int = Field(16, ge=2, le=64, description="deeper nesting is rejected")
     tick_s: float = Field(5.0, gt=0, description="receipt times of formats without time are cut to this")
-    future_limit_s: float = Field(300.0, ge=0, description="how far ahead of our clock a reading may be")
+    future_limit_s: float = Field(300.0, ge=0, le=86_400, description="how far ahead of our clock readings may be")
     watermark_interval_s: float = Field(1.0, gt=0, description="how often gw/<gateway>/committed is published")
     enrolment: Literal["auto", "known"] = Field("auto", description="default for new gateways")
 
@@ -88,9 +86,7 @@ class ObserveConfig(_Section):
 class Config(BaseSettings):
     """The whole configuration."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="TELEMETRY_", env_nested_delimiter="__"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="TELEMETRY_", env_nested_delimiter="__")
 
     data_dir: Path = Field(Path("var"), description="keys, embedded servers, broker files; 0700")
     embedded: bool = Field(True, description="start PostgreSQL and a broker of our own; false in production")

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from telemetry.app import Worker, keystore_of, servers
+from telemetry.app import Worker
 from telemetry.config import Config
 from telemetry.demo_feeds import Feed, fleet, recorded_serials, replays
 from telemetry.embedded.broker import EmbeddedBroker
@@ -29,10 +29,11 @@ from telemetry.maintenance.scan import ScanReport, scan
 from telemetry.maintenance.scan_places import BytesPlace, DatabasePlace, Exclusion, FilePlace
 from telemetry.observe import Observer
 from telemetry.privacy.keys import BlindIndex, Kek
+from telemetry.servers import servers
 from telemetry.service import working
 from telemetry.store.administration import Administration
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import BLIND_INDEX, KEK, FileKeystore, role_password
+from telemetry.store.keystore import BLIND_INDEX, INGEST_SECRETS, KEK, FileKeystore, open_keystore, role_password
 from telemetry.store.registration import IssuedGateway, NewGateway, NewOwner, NewSite
 
 _TEN_YEARS_US: Final = 30 * 365 * 86_400 * 1_000_000  # recordings reach back to 2010
@@ -110,6 +111,10 @@ class Demo:
 
         """
         began = time.monotonic()
+        # Passable for the database's own user, so that its files stay here and go with the rest.
+        for directory in (self.config.data_dir, self.config.data_dir / "postgres"):
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o711)
         self.say("starting PostgreSQL and the broker, making keys and tables")
         async with servers(self.config, self.observer) as running:
             postgres, broker = running.postgres, running.broker
@@ -120,21 +125,27 @@ class Demo:
             worker = Worker(
                 self.config,
                 running.endpoints,
-                keystore_of(self.config, ingest_only=True),
+                open_keystore(self.config.data_dir, allowed=INGEST_SECRETS),
                 self.observer,
             )
             async with working(self.config, worker, running, self.observer) as (health, _):
                 await _until(lambda: worker.connected, 15.0, "the worker did not reach the broker")
                 ready_s = time.monotonic() - began
                 self._tell_where(health, broker, postgres, ready_s)
-                return await self._feed(worker, feeds, postgres, health, ready_s)
+                try:
+                    return await self._feed(worker, feeds, postgres, health, ready_s)
+                finally:
+                    for feed in feeds:
+                        feed.kill()
 
     async def _feed(
         self, worker: Worker, feeds: list[Feed], postgres: EmbeddedPostgres, health: HealthServer, ready_s: float
     ) -> Outcome:
-        started = time.monotonic()
         for feed in feeds:
             await feed.start()
+        for feed in feeds:
+            await feed.begun()
+        started = time.monotonic()
         await self._watch(feeds, started)
         self.say("stopping the simulator and waiting for the last commit")
         summaries = [await feed.finish() for feed in feeds]
@@ -166,7 +177,7 @@ class Demo:
 
     async def _feeds(self, postgres: EmbeddedPostgres, broker: EmbeddedBroker) -> list[Feed]:
         """Enrol the homes and prepare the processes that will speak for their gateways."""
-        keystore = keystore_of(self.config)
+        keystore = FileKeystore(self.config.data_dir / "keys")
         homes, recorders = await self._enrol(postgres, keystore)
         for issued in (*homes, *recorders):
             broker.set_user(issued.name, issued.credential)

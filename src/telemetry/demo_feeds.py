@@ -12,6 +12,7 @@ from typing import Any, Final
 from telemetry.errors import SupervisorError
 from telemetry.store.registration import IssuedGateway
 
+_BEGIN_S: Final = 30.0
 _FINISH_S: Final = 90.0
 _PUBLISHED_READINGS_PER_S: Final = 2_000
 _REPLAYED: Final = (
@@ -42,10 +43,25 @@ class Feed:
             start_new_session=True,  # Ctrl-C reaches us, and we tell it
         )
 
+    async def begun(self) -> None:
+        """Return when it publishes: from then on it can be told to stop. A process that ended has begun."""
+        deadline = asyncio.get_running_loop().time() + _BEGIN_S
+        while self._process is not None and self._process.returncode is None:
+            if self.ledger.exists() and self.ledger.stat().st_size:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise SupervisorError("the simulator did not begin", remedy="run the demonstration again")
+            await asyncio.sleep(0.05)
+
     def check(self) -> None:
         """Raise SupervisorError when a fleet has ended by itself."""
         if self._process is not None and self._process.returncode is not None:
             raise SupervisorError(f"the simulator ended with status {self._process.returncode}")
+
+    def kill(self) -> None:
+        """End it at once, where it still runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def finish(self) -> dict[str, Any]:
         """Let it send what it has, stop it, and return its summary."""

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import choose_encoder
 
 from telemetry.errors import ConfigurationError
@@ -190,6 +190,10 @@ class HealthServer:
     def port(self) -> int:
         """The port that it listens on."""
         return int(self._server.server_address[1])
+
+    def metrics_page(self) -> bytes:
+        """What /metrics answers, without asking over HTTP."""
+        return generate_latest(self._registry)
 
     def close(self) -> None:
         """Stop listening. Blocks for up to a tenth of a second."""

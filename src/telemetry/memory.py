@@ -6,6 +6,7 @@ that decoding takes. Keeping them costs some tens of megabytes of resident memor
 """
 
 import ctypes
+import gc
 from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h; see mallopt(3)
@@ -24,3 +25,14 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST) and mallopt(_M_TRIM_THRESHOLD, _KEPT))
+
+
+def calm_garbage_collection() -> None:
+    """Leave what exists now out of every later collection, and collect less often; once, after all imports.
+
+    Messages and batches form no cycles: reference counts free them. What the collector finds is little, and a full
+    pass over the modules of polars and pyarrow stops every thread for a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

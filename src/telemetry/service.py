@@ -5,11 +5,14 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 
-from telemetry.app import Running, Worker, keystore_of, servers, stopper
+from telemetry.app import Worker, stopper
 from telemetry.config import Config
 from telemetry.errors import SourceUnavailable, StoreUnavailable
-from telemetry.health import Heartbeat, HealthServer, Readiness
+from telemetry.health import HealthServer, Heartbeat, Readiness
+from telemetry.memory import calm_garbage_collection, keep_freed_memory
 from telemetry.observe import Observer
+from telemetry.servers import Running, servers
+from telemetry.store.keystore import INGEST_SECRETS, open_keystore
 
 
 async def serve(config: Config, observer: Observer | None = None) -> None:
@@ -20,8 +23,10 @@ async def serve(config: Config, observer: Observer | None = None) -> None:
 
     """
     observer = observer or Observer()
+    keep_freed_memory()
+    calm_garbage_collection()
     async with servers(config, observer) as running:
-        worker = Worker(config, running.endpoints, keystore_of(config, ingest_only=True), observer)
+        worker = Worker(config, running.endpoints, open_keystore(config.data_dir, allowed=INGEST_SECRETS), observer)
         loop = asyncio.get_running_loop()
         stop = stopper(worker)
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -29,13 +29,16 @@ import asyncpg, psutil
 from telemetry.embedded.postgres import EmbeddedPostgres
 
 async def main():
-    postgres = EmbeddedPostgres(Path(sys.argv[1]) / "var" / "postgres", settings={"fsync": "off"})
+    postgres = EmbeddedPostgres(Path(sys.argv[1]), settings={"fsync": "off"})
     for _ in range(2):
         async with postgres:
             connection = await asyncpg.connect(**postgres.connect_kwargs())
             assert await connection.fetchval("SELECT 1") == 1
             await connection.close()
+            assert len(os.fsencode(postgres.place.socket_dir)) < 80
             print(os.geteuid(), psutil.Process(postgres.pid).uids().effective, postgres.place.home)
+        own = postgres.place.socket_dir.parent == postgres.place.home
+        assert postgres.place.socket_dir.exists() == own, "a directory in the place for temporary files is left"
 
 asyncio.run(main())
 """
@@ -85,6 +88,7 @@ async def test_below_a_closed_directory_the_cluster_lies_elsewhere_and_nothing_i
         home = postgres.place.home
         assert home.parent == shared / SHARED_NAME
         assert (closed_dir / "var" / "postgres" / "location").read_text().strip() == str(home)
+        assert (home / "belongs-to").read_text().strip() == str(closed_dir / "var" / "postgres")
         assert psutil.Process(postgres.pid).uids().effective == postgres.place.account.uid != 0
         assert psutil.Process(postgres.pid).gids().effective != 0
         assert await answers(postgres)
@@ -131,9 +135,7 @@ async def test_a_cluster_keeps_its_user_when_a_better_one_appears(closed_dir, sh
         assert psutil.Process(postgres.pid).uids().effective == NOBODY
 
 
-async def test_binaries_that_the_server_cannot_reach_are_copied_and_run_from_the_copy(
-    closed_dir, shared, monkeypatch
-):
+async def test_binaries_that_the_server_cannot_reach_are_copied_and_run_from_the_copy(closed_dir, shared, monkeypatch):
     monkeypatch.setattr(postgres_files, "can_traverse", lambda *_: False)
     postgres = EmbeddedPostgres(closed_dir / "db", settings=FAST, shared_places=[shared])
     for _ in range(2):
@@ -173,7 +175,8 @@ def interpreter_for(account: dict[str, object], environment: dict[str, str]) -> 
     return None
 
 
-def test_an_ordinary_user_needs_nothing_but_a_directory_of_its_own():
+@pytest.mark.parametrize("below", ["var/postgres", f"{'d' * 60}/{'e' * 60}"], ids=["short", "too_long_for_a_socket"])
+def test_an_ordinary_user_needs_nothing_but_a_directory_of_its_own(below):
     directory = Path(tempfile.mkdtemp(prefix="tpg-"))
     try:
         os.chown(directory, NOBODY, NOBODY)
@@ -182,12 +185,12 @@ def test_an_ordinary_user_needs_nothing_but_a_directory_of_its_own():
         python = interpreter_for(account, environment)
         if python is None:
             pytest.skip("no Python of this version, or this checkout, can be reached by other users")
-        command = [python, "-c", AS_USER, directory]
+        home = directory / below
+        command = [python, "-c", AS_USER, home]
         ended = subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, cwd="/", **account
         )
         assert ended.stderr == ""
-        home = directory / "var" / "postgres"
         assert ended.stdout.splitlines() == [f"{NOBODY} {NOBODY} {home}"] * 2
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
     finally:

@@ -58,9 +58,7 @@ async def test_a_deadlock_is_tried_again(store: Store) -> None:
     """Another transaction takes two locks in the opposite order; whichever the server ends, the write succeeds."""
     now = this_hour_us()
     sink = store.sink()
-    await sink.write(
-        batch({"ts": now, "device_key": 1, "ac_power_w": 1.0}, sequences=[Sequences(1, 1, ((1, 1),))])
-    )
+    await sink.write(batch({"ts": now, "device_key": 1, "ac_power_w": 1.0}, sequences=[Sequences(1, 1, ((1, 1),))]))
     other = await store.admin()
     await other.execute("SET deadlock_timeout = '10s'")  # so that the sink's transaction is the one that ends
     await other.execute("BEGIN")
@@ -86,8 +84,9 @@ async def test_a_deadlock_is_tried_again(store: Store) -> None:
 
 async def until_waiting(store: Store, waiting: int) -> None:
     admin = await store.admin()
-    while await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < waiting:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < waiting:
+            await asyncio.sleep(0.01)
 
 
 class TestPlanVersion:
@@ -107,9 +106,7 @@ class TestPlanVersion:
         await sink.write(batch(*rows(now, range(1)), sequences=[Sequences(1, 1, ((1, 1),))]))
         blocker, changer = await store.admin(), await store.admin()
         await blocker.execute("BEGIN; SELECT * FROM readings.sequence FOR UPDATE")
-        first = asyncio.create_task(
-            sink.write(batch(*rows(now, range(5, 9)), sequences=[Sequences(1, 1, ((2, 2),))]))
-        )
+        first = asyncio.create_task(sink.write(batch(*rows(now, range(5, 9)), sequences=[Sequences(1, 1, ((2, 2),))])))
         await until_waiting(store, 1)
         change = asyncio.create_task(changer.fetchval("SELECT consent.bump_version()"))
         await until_waiting(store, 2)
@@ -179,9 +176,7 @@ class TestFailures:
         await sink.write(batch(*rows(now, range(1)), sequences=[Sequences(1, 1, ((1, 1),))]))
         blocker = await store.admin()
         await blocker.execute("BEGIN; SELECT * FROM readings.sequence FOR UPDATE")
-        write = asyncio.create_task(
-            sink.write(batch(*rows(now, range(5, 9)), sequences=[Sequences(1, 1, ((2, 2),))]))
-        )
+        write = asyncio.create_task(sink.write(batch(*rows(now, range(5, 9)), sequences=[Sequences(1, 1, ((2, 2),))])))
         await until_waiting(store, 1)
         write.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,5 +1,6 @@
 """What a batch becomes: stored, duplicate, merged, conflict, late, each counted exactly (SEMANTICS.md, rule 3)."""
 
+import random
 from typing import Any
 
 import polars as pl
@@ -146,6 +147,53 @@ async def test_rows_carry_the_version_of_their_plan_and_of_what_was_merged_into_
     await sink.write(batch(row(now, 1, ac_power_w=1.0), row(now, 2, alert_code=1), plan_version=2))
     versions = await admin.fetch("SELECT device_key, plan_version FROM readings.hot ORDER BY 1")
     assert [tuple(v) for v in versions] == [(1, 1), (2, 2)]
+
+
+class Reference:
+    """Rule 3 as a loop: a batch's repetitions merge first, then what is left meets what is stored."""
+
+    def __init__(self) -> None:
+        self.stored: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def write(self, rows: list[dict[str, Any]]) -> tuple[int, int, int, int]:
+        own: dict[tuple[int, int], dict[str, Any]] = {}
+        within = [self.meet(own, row) for row in rows]
+        outcomes = [o for o in within if o != "stored"]
+        outcomes += [self.meet(self.stored, row) for row in own.values()]
+        stored = outcomes.count("stored")
+        return stored, len(outcomes) - stored, outcomes.count("merged"), outcomes.count("conflict")
+
+    @staticmethod
+    def meet(stored: dict[tuple[int, int], dict[str, Any]], row: dict[str, Any]) -> str:
+        first = stored.setdefault((row["ts"], row["device_key"]), {})
+        if not first:
+            first.update(row)
+            return "stored"
+        contradicts = any(first.get(name, value) != value for name, value in row.items())
+        adds = bool(row.keys() - first.keys())
+        first.update({name: value for name, value in row.items() if name not in first})
+        return "conflict" if contradicts else "merged" if adds else "duplicate"
+
+
+async def test_any_series_of_batches_counts_and_stores_like_the_scalar_reference(store: Store) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice, now, reference, sink = random.Random(seed), this_hour_us(), Reference(), store.sink()
+    for _ in range(25):
+        rows = [
+            row(
+                now - dice.choice([0, 0, 1, 30, 31]) * HOUR_US + dice.randrange(3),
+                dice.randrange(4),
+                **{
+                    name: float(dice.randrange(2))
+                    for name in dice.sample(["ac_power_w", "dc_power_w", "temperature_c"], 2)
+                },
+            )
+            for _ in range(dice.randrange(1, 12))
+        ]
+        written = await sink.write(batch(*rows))
+        assert counts(written)[:4] == reference.write(rows)
+    assert await store.stored() == [reference.stored[key] for key in sorted(reference.stored)]
 
 
 async def test_many_rows_are_stored_in_many_chunks(store: Store) -> None:

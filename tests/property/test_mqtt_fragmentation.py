@@ -29,9 +29,7 @@ def streams(draw):
         payload = draw(st.binary(max_size=400))
         wire.append(publish(packet_id if qos_1 else 0, draw(TOPICS), payload, user_properties=properties))
     if draw(st.booleans()):
-        wire.append(
-            draw(st.sampled_from([b"\x00\x00", mqtt5.DisconnectPacket().write(), b"\x32\xff\xff\xff\x7f"]))
-        )
+        wire.append(draw(st.sampled_from([b"\x00\x00", mqtt5.DisconnectPacket().write(), b"\x32\xff\xff\xff\x7f"])))
     return b"".join(wire)
 
 
@@ -47,15 +45,24 @@ def replay(wire, cuts):
     return messages, session.take_outgoing(), session.state, str(session.failure), session.counters
 
 
+def assert_same(cut, whole, wire):
+    """All equal, but that a PUBACK still due when the broker says goodbye in the same piece is not sent any more."""
+    if wire.endswith(mqtt5.DisconnectPacket().write()):
+        assert cut[1].startswith(whole[1])
+        cut, whole = cut[:1] + cut[2:], whole[:1] + whole[2:]
+    assert cut == whole
+
+
+@settings(max_examples=60)
 @given(streams(), st.lists(st.integers(0, 6000), max_size=40))
 def test_cuts_make_no_difference(wire, cuts):
-    assert replay(wire, cuts) == replay(wire, [])
+    assert_same(replay(wire, cuts), replay(wire, []), wire)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(streams())
 def test_one_byte_at_a_time_makes_no_difference(wire):
-    assert replay(wire, range(len(wire))) == replay(wire, [])
+    assert_same(replay(wire, range(len(wire))), replay(wire, []), wire)
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.data())

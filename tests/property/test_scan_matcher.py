@@ -41,9 +41,9 @@ def by_eye(canaries, content):
 
 FORMS = [pattern.content for canary in SERIALS for pattern in patterns(canary)]
 noise = st.one_of(st.binary(max_size=40), st.just(b"INV00000"), st.just(b"\x00" * 30), st.just(b"494e5630303030"))
-written = st.lists(
-    st.one_of(noise, st.sampled_from(FORMS), st.sampled_from(FORMS).map(bytes.upper)), max_size=12
-).map(b"".join)
+written = st.lists(st.one_of(noise, st.sampled_from(FORMS), st.sampled_from(FORMS).map(bytes.upper)), max_size=12).map(
+    b"".join
+)
 
 
 @given(content=written, cuts=st.lists(st.integers(0, 600), max_size=6))

@@ -14,8 +14,9 @@ from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import Enrolment, NewDevice, new_key
 from telemetry.privacy.keys import BlindIndex, Kek, Purpose, Sealer
 from telemetry.store.administration import Administration
+from telemetry.store.connection import Connect, connector
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import BLIND_INDEX, INGEST_SECRETS, KEK, FileKeystore, role_password
+from telemetry.store.keystore import BLIND_INDEX, KEK, FileKeystore, role_password
 from telemetry.store.migrate import ROLES, migrate
 from telemetry.store.registration import NewGateway, NewOwner, NewSite
 from telemetry.store.registry import PostgresRegistryStore
@@ -38,19 +39,26 @@ class RegistryWorld:
     blind: BlindIndex
     administration: Administration
     ring: KeyRing
-    store: PostgresRegistryStore
-    pool: asyncpg.Pool
+    store: Any
+    ingest: Any
+    stack: AsyncExitStack
 
     async def connect(self, role: str, database: str = "telemetry") -> Any:
-        password = role_password(self.keystore, role)
-        return await asyncpg.connect(**self.postgres.connect_kwargs(database, role, password))
+        return await self.connector(role, database)()
+
+    def connector(self, role: str, database: str = "telemetry") -> Connect:
+        return connector(self.postgres.dsn(database, role, role_password(self.keystore, role)))
+
+    def worker(self) -> PostgresRegistryStore:
+        """The store of another ingest process."""
+        store = PostgresRegistryStore(self.connector("telemetry_ingest"))
+        self.stack.push_async_callback(store.close)
+        return store
 
     async def admin(self, database: str = "telemetry") -> Any:
         return await asyncpg.connect(**self.postgres.connect_kwargs(database))
 
-    async def home(
-        self, *, device_limit: int = 256, enrolment: Enrolment = Enrolment.AUTO, name: str = ""
-    ) -> Home:
+    async def home(self, *, device_limit: int = 256, enrolment: Enrolment = Enrolment.AUTO, name: str = "") -> Home:
         owner_key = await self.administration.add_owner(NewOwner("Example Owner"))
         site_key = await self.administration.add_site(owner_key, NewSite("Example Home"))
         gateway = await self.administration.enrol_gateway(
@@ -94,18 +102,10 @@ async def registry_world(postgres: EmbeddedPostgres, keys: Path) -> AsyncIterato
 
         ring = KeyRing(await opened("telemetry_keys", "keys"), Kek(keystore.secret(KEK)))
         administration = Administration(await opened("telemetry_operator", "telemetry"), blind, ring)
-        ingest = FileKeystore(keys, allowed=INGEST_SECRETS)
-        pool = await stack.enter_async_context(
-            asyncpg.create_pool(
-                **postgres.connect_kwargs(
-                    "telemetry", "telemetry_ingest", role_password(ingest, "telemetry_ingest")
-                ),
-                min_size=1,
-                max_size=8,
-            )
-        )
-        store = PostgresRegistryStore(pool)
-        yield RegistryWorld(postgres, keystore, blind, administration, ring, store, pool)
+        ingest = await opened("telemetry_ingest", "telemetry")
+        world = RegistryWorld(postgres, keystore, blind, administration, ring, None, ingest, stack)
+        world.store = world.worker()
+        yield world
 
 
 def random_serial() -> str:

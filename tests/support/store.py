@@ -1,4 +1,4 @@
-"""A migrated database for tests, one server for each test module that imports ``store``; empty for each test."""
+"""A migrated database for tests, one server for all of them; empty for each test."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -61,10 +61,10 @@ class Store:
         return sorted(plain, key=lambda row: (row["ts"], row["device_key"]))
 
     async def close(self) -> None:
-        for sink in self.sinks:
-            await sink.close()
         for connection in self.connections:
             await connection.close()
+        for sink in self.sinks:
+            await sink.close()
         self.sinks.clear()
         self.connections.clear()
 
@@ -85,7 +85,7 @@ def batch(*rows: dict[str, Any], plan_version: int = 1, **rest: Any) -> Write:
     return Write(rows=frame(list(rows), plan_version), plan_version=plan_version, **rest)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def migrated() -> AsyncIterator[EmbeddedPostgres]:
     async with temporary_postgres() as postgres:
         await migrate(lambda database: asyncpg.connect(postgres.dsn(database)), dict.fromkeys(ROLES, PASSWORD))

@@ -128,9 +128,7 @@ class TestReceiving:
         feed(session, publish(1, retain=True))
         assert session.take_messages()[0].retained is True
 
-    @pytest.mark.parametrize(
-        "topic", ["other/home-0001/readings", "gw", "gw/home-0001", "gw//readings", "gw/h/", "x"]
-    )
+    @pytest.mark.parametrize("topic", ["other/home-0001/readings", "gw", "gw/home-0001", "gw//readings", "gw/h/", "x"])
     def test_what_is_not_under_a_gateway_still_arrives(self, topic):
         """It is quarantined and acknowledged; dropped silently it would be lost, unacknowledged it would stall."""
         session = connected()

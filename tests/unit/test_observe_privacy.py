@@ -127,8 +127,10 @@ def test_chains_groups_and_made_up_classes_are_told_without_their_texts(lines):
 
 @pytest.mark.parametrize("name", ["aiomqtt", "asyncpg", "asyncio", "mqtt", f"device.{SERIAL}", "telemetry.core"])
 @pytest.mark.parametrize("level", [logging.INFO, 25, logging.WARNING, logging.ERROR, logging.CRITICAL, 60])
-def test_library_records_keep_library_and_place_only(lines, name, level):
+def test_library_records_keep_library_and_place_only(lines, name, level, request):
     logger = logging.getLogger(name)
+    request.addfinalizer(lambda before=logger.level: logger.setLevel(before))
+    logger.setLevel(logging.NOTSET)  # aiomqtt quietens its own when it is imported
     logger.log(level, f"connected to {JOINED}")  # noqa: G004
     logger.log(level, "received %s from %(x)s", {"x": JOINED})
     logger.log(level, "received %s", JOINED, extra={"serial": SERIAL})
@@ -252,6 +254,11 @@ def test_repetitive_events_are_logged_rarely_and_say_how_many_were_left_out(line
 )
 def test_our_own_texts_lose_what_looks_like_an_identifier(text, kept):
     assert scrub_text(text) == kept
+
+
+def test_nothing_is_written_before_logging_is_configured(capfd):
+    Observer().write_failed(events.WriteFailed(1, 0.5, foreign_error()))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_undo_restores_logging():

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import json
-import logging
 import signal
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +21,15 @@ def run(config: ConfigOption = None) -> None:
     Example: telemetry run --config telemetry.toml
     """
     with reported():
+        from telemetry.observe import install_logging
         from telemetry.service import serve
 
-        _loop(serve(config_of(config)))
+        settings = config_of(config)
+        undo = install_logging(level=settings.observe.log_level, log_file=settings.observe.log_file)
+        try:
+            _loop(serve(settings))
+        finally:
+            undo()
 
 
 def demo(
@@ -41,6 +45,7 @@ def demo(
     """
     with reported(), contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="telemetry-demo-")))
+        scratch.chmod(0o711)
         data_dir = keep if keep is not None else scratch / "data"
         outcome = _loop(_demo(data_dir, scratch, gateways, broker, seconds))
         told = json.dumps(outcome.as_json(), indent=2)
@@ -55,11 +60,11 @@ async def _demo(data_dir: Path, scratch: Path, gateways: int, broker: str, secon
     from telemetry.cli.live import LiveFigures
     from telemetry.config import load_config
     from telemetry.demo import Demo, recordings_folder
-    from telemetry.observe import Observer, configure_logging
+    from telemetry.observe import Observer, install_logging
 
     observe = {"port": 0, "log_level": "warning"}
     config = load_config(data_dir=data_dir, embedded=True, broker_kind=broker, observe=observe)
-    configure_logging(config.observe)
+    install_logging(level=config.observe.log_level)
     with LiveFigures() as live:
         demonstration = Demo(
             config,
@@ -81,8 +86,4 @@ def _loop(main: Any) -> Any:
     """Run on uvloop, which is quicker than asyncio's own loop."""
     import uvloop
 
-    logging.captureWarnings(capture=True)
     return uvloop.run(main)
-
-
-__all__ = ["demo", "run", "sys"]

@@ -46,9 +46,7 @@ def _readings(value: object, limits: CodecLimits) -> Sequence[Mapping[str, objec
     return value
 
 
-def _transposed(
-    columns: Mapping[str, object], limits: CodecLimits
-) -> Sequence[Mapping[str, object]] | Refused:
+def _transposed(columns: Mapping[str, object], limits: CodecLimits) -> Sequence[Mapping[str, object]] | Refused:
     """Columns as readings. A listed column must be an array; every array has as many entries as the others.
 
     What is unlisted and not an array belongs to the first reading.

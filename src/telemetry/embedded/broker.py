@@ -249,11 +249,7 @@ class EmbeddedBroker:
 
         def passwords(text: str) -> str:
             text = with_user(text, PROBE_USER, self._probe_password)
-            return (
-                text
-                if password_matches(text, self.username, password)
-                else with_user(text, self.username, password)
-            )
+            return text if password_matches(text, self.username, password) else with_user(text, self.username, password)
 
         update_file(self.home / PASSWORD_FILE, passwords, owner=owner)
         update_file(self.home / ACL_FILE, lambda _: acl_text([self.username]), owner=owner)

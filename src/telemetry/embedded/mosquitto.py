@@ -22,6 +22,8 @@ PASSWORD_FILE: Final = "passwords"  # noqa: S105 - a file's name
 ACL_FILE: Final = "acl"
 CONFIG_FILE: Final = "mosquitto.conf"
 MAX_MESSAGE_BYTES: Final = 256 * 1024
+PACKET_OVERHEAD: Final = 128 * 1024  # topic and properties
+NO_LIMIT: Final = 1_000_000_000
 ITERATIONS: Final = 1_000
 _HASH_TYPE: Final = "7"  # PBKDF2 with SHA-512
 _SALT_BYTES: Final = 12
@@ -51,9 +53,7 @@ class Listener:
 
         """
         if (self.cert_file is None) != (self.key_file is None) or (self.require_certificate and not self.ca_file):
-            raise ConfigurationError(
-                "a TLS listener needs cert_file and key_file, and ca_file to require certificates"
-            )
+            raise ConfigurationError("a TLS listener needs cert_file and key_file, and ca_file to require certificates")
         if self.cert_file is None and self.address not in {"127.0.0.1", "::1", "localhost"}:
             raise ConfigurationError(
                 "a listener beyond loopback needs TLS: passwords would travel in clear",
@@ -98,11 +98,14 @@ def mosquitto_config(
         f"autosave_interval {1 if save_every_change else autosave_s}",
         f"autosave_on_changes {_flag(save_every_change)}",
         "",
-        "# 0 is no limit. The defaults, 20 and 1000, starve large batches and drop what is queued, silently.",
+        "# No limits (0 is none). The defaults, 20 and 1000, starve large batches and drop what is queued.",
         "max_inflight_messages 0",
-        "max_queued_messages 0",
+        "# Not 0, with which 2.0.11 disconnects whoever publishes what it refuses.",
+        f"max_queued_messages {NO_LIMIT}",
         "queue_qos0_messages false",
+        "# A larger payload is refused (PUBACK 0x95); a larger packet ends its connection, unread.",
         f"message_size_limit {max_message_bytes}",
+        f"max_packet_size {max_message_bytes + PACKET_OVERHEAD}",
         "set_tcp_nodelay true",
         "",
         "# Notices name clients and their addresses: only errors and warnings are logged.",

@@ -75,6 +75,13 @@ class EmbeddedPostgres:
         self._locks: dict[Path, InstanceLock] = {}
         self._server = ServerProcess("the embedded PostgreSQL")
 
+    @classmethod
+    def attached(cls, data_dir: Path, place: Place) -> Self:
+        """A handle on a server that another process runs: for its DSN and places, not to be started or stopped."""
+        handle = cls(data_dir)
+        handle._place = place
+        return handle
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -223,6 +230,8 @@ class EmbeddedPostgres:
             given.unlink(missing_ok=True)
             shutil.rmtree(making, ignore_errors=True)
         if place.home != place.data_dir:
+            # Both ways: whoever finds a cluster there can tell whether its data directory still exists.
+            write_private(place.home / "belongs-to", f"{place.data_dir}\n")
             write_private(place.pointer, f"{place.home}\n")
 
     def _check_version(self) -> None:

@@ -52,9 +52,7 @@ _GENERAL = {
 def settings_for(socket_dir: Path, port: int | None, overrides: Mapping[str, str]) -> dict[str, str]:
     """All settings of an instance: ours, then ``overrides``."""
     listening = {"listen_addresses": "127.0.0.1" if port else "", "port": str(port or SOCKET_PORT)}
-    return (
-        _GENERAL | _DURABLE | _QUIET | listening | {"unix_socket_directories": str(socket_dir)} | dict(overrides)
-    )
+    return _GENERAL | _DURABLE | _QUIET | listening | {"unix_socket_directories": str(socket_dir)} | dict(overrides)
 
 
 def configuration_text(settings: Mapping[str, str]) -> str:

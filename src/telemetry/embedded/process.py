@@ -73,25 +73,18 @@ def private_directory(path: Path, account: Account | None = None, *, mode: int =
         path.mkdir(mode=0o700)
     except FileExistsError:
         found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise _not_private(path, uid) from None
-        if found.st_uid == uid:
-            if stat.S_IMODE(found.st_mode) & ~mode & 0o077:
-                raise _not_private(path, uid) from None
+        closed = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & ~mode & 0o077
+        if closed and found.st_uid == uid:
             return path
-        if found.st_uid != os.geteuid() or any(path.iterdir()):
-            raise _not_private(path, uid) from None
+        if not closed or found.st_uid != os.geteuid() or any(path.iterdir()):
+            raise SupervisorError(
+                f"{path} is not a private directory of user {uid}",
+                remedy="choose another data directory, or correct its owner and mode",
+            ) from None
     if account:
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
     path.chmod(mode)
     return path
-
-
-def _not_private(path: Path, uid: int) -> SupervisorError:
-    return SupervisorError(
-        f"{path} is not a private directory of user {uid}",
-        remedy="choose another data directory, or correct its owner and mode",
-    )
 
 
 def can_traverse(path: Path, account: Account) -> bool:

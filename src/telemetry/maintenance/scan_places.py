@@ -78,9 +78,7 @@ class FilePlace:
             yield
             return
         if not self.path.is_dir():
-            collector.add(
-                self.label, f"{self.label}: control", Counter(collector.matcher.search(token.encode())), 0
-            )
+            collector.add(self.label, f"{self.label}: control", Counter(collector.matcher.search(token.encode())), 0)
             yield
             return
         control = self.path / "scan-control.tmp"
@@ -146,6 +144,18 @@ class BytesPlace:
         if token is not None:
             stream.feed(b"\n" + token.encode())
         collector.add(self.label, self.label, stream.hits, len(content))
+
+
+@dataclass(frozen=True, slots=True)
+class MissingPlace:
+    """What should be searched and is not there: it makes the scan incomplete, with this reason."""
+
+    label: str
+    reason: str
+
+    async def search(self, collector: Collector, token: str | None) -> None:  # noqa: ARG002 - a Place
+        """Say that nothing was searched."""
+        collector.skip(self.label, self.reason)
 
 
 @dataclass(frozen=True, slots=True)

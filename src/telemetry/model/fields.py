@@ -164,9 +164,7 @@ CATALOGUE: Final[tuple[Field, ...]] = (
     Field("ev_state_code", _STATUS, _E, 0, 255, 1.0, _IN),  # IEC 61851-1: 1 = A (unplugged) … 6 = F (fault)
     # operation, parameters
     Field("temperature_c", _STATE, _O, -60, 150, 0.1),
-    Field(
-        "operating_state_code", _STATUS, _O, 0, 65535, 1.0
-    ),  # SunSpec model 101, point St: 1 = OFF … 8 = STANDBY
+    Field("operating_state_code", _STATUS, _O, 0, 65535, 1.0),  # SunSpec model 101, point St: 1 = OFF … 8 = STANDBY
     Field("nominal_power_w", _STATE, _O, 0, 1e5, 1.0),
     Field("power_limit_pct", _STATE, _O, 0, 110, 0.1),
     Field("power_limit_w", _STATE, _O, 0, 1e5, 1.0),

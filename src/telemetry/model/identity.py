@@ -20,7 +20,7 @@ DEFAULT_DEVICE_LIMIT: Final = 256
 MAX_SERIAL_LENGTH: Final = 64
 BLIND_BYTES: Final = 16
 
-# The registry's devices as columns, without nulls: a million Device objects would take ten times the memory.
+# The registry's devices as columns, without nulls: a million Device objects would take five times the memory.
 # `serial_blind` converts to numpy without a copy, as uint8 of shape (n, 16); .view(">u8") makes it (n, 2).
 DEVICE_SCHEMA: Final[Mapping[str, pl.DataType]] = {
     "device_key": pl.Int64(),

@@ -234,11 +234,12 @@ class RegistryLoaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class DevicesEnrolled(Event):
-    """Devices appeared for the first time; ``refused`` ones were beyond their gateway's limit."""
+    """Devices appeared for the first time; ``refused`` ones were beyond their gateway's limit; ``known`` are all."""
 
     repetitive: ClassVar[bool] = True
     enrolled: int
     refused: int = 0
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)

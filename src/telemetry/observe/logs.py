@@ -29,7 +29,7 @@ _STAMP: Final = "%Y%m%dT%H%M%S%fZ"
 class RetainedFile:
     """A log file that starts anew at a size or on a new day, and removes what is older than ``keep_days``.
 
-    Older parts stand beside it under the time at which they were closed (UTC). Files are for their owner alone
+    Older parts stand beside it under the time of their last line (UTC). Files are for their owner alone
     (0600). Safe to call from several threads.
     """
 
@@ -46,25 +46,26 @@ class RetainedFile:
         self._path, self._max_bytes, self._keep, self._now = path, max_bytes, timedelta(days=keep_days), now
         self._lock = threading.RLock()
         self._file = self._open()
+        if self._size and self._written_at.date() != self._now().date():
+            self._rotate()
         self.prune()
 
     def _open(self) -> TextIO:
         handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._day = self._now().date()
-        written = os.fstat(handle)
-        if written.st_size:
-            self._day = datetime.fromtimestamp(written.st_mtime, UTC).date()
-        self._size = written.st_size
+        found = os.fstat(handle)
+        self._size = found.st_size
+        self._written_at = datetime.fromtimestamp(found.st_mtime, UTC) if self._size else self._now()
         return os.fdopen(handle, "a", encoding="utf-8")
 
     def write(self, text: str) -> None:
         """Append a line; rotates before it where the line would not fit or the day is another."""
         with self._lock:
-            size = len(text.encode())
-            if self._size and (self._size + size > self._max_bytes or self._now().date() != self._day):
+            size, now = len(text.encode()), self._now()
+            if self._size and (self._size + size > self._max_bytes or now.date() != self._written_at.date()):
                 self._rotate()
             self._file.write(text)
             self._size += size
+            self._written_at = now
 
     def flush(self) -> None:
         """Hand what was written to the operating system."""
@@ -78,7 +79,9 @@ class RetainedFile:
 
     def _rotate(self) -> None:
         self._file.close()
-        self._path.rename(self._path.with_name(f"{self._path.name}.{self._now().strftime(_STAMP)}"))
+        while (part := self._path.with_name(f"{self._path.name}.{self._written_at:{_STAMP}}")).exists():
+            self._written_at += timedelta(microseconds=1)
+        self._path.rename(part)
         self._file = self._open()
         self.prune()
 
@@ -87,10 +90,10 @@ class RetainedFile:
         oldest = self._now() - self._keep + timedelta(days=1)
         for part in self._path.parent.glob(f"{self._path.name}.*Z"):
             try:
-                closed = datetime.strptime(part.name[len(self._path.name) + 1 :], _STAMP).replace(tzinfo=UTC)
+                last_line = datetime.strptime(part.name[len(self._path.name) + 1 :], _STAMP).replace(tzinfo=UTC)
             except ValueError:
                 continue
-            if closed < oldest:
+            if last_line < oldest:
                 part.unlink(missing_ok=True)
 
 

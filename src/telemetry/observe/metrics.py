@@ -49,12 +49,8 @@ class Metrics:
         self.conflict = self._counter("readings_conflict", "Duplicates that contradicted the stored reading")
         self.withheld = self._counter("readings_withheld", "Readings withheld as a whole", "reason")
         self.quarantined = self._counter("readings_quarantined", "Readings sent to quarantine", "reason")
-        self.quarantined_again = self._counter(
-            "messages_quarantined_again", "Messages that lay in quarantine already"
-        )
-        self.values_withheld = self._counter(
-            "values_withheld", "Values withheld within readings", "reason", "field"
-        )
+        self.quarantined_again = self._counter("messages_quarantined_again", "Messages that lay in quarantine already")
+        self.values_withheld = self._counter("values_withheld", "Values withheld within readings", "reason", "field")
         self.values_implausible = self._counter(
             "values_implausible", "Values dropped as out of range or of a wrong type", "field"
         )

@@ -72,9 +72,7 @@ class Observer:
         self._quarantined = _Children(self.metrics.quarantined, _names(Reason), _OTHER)
         self._values_withheld = _Children(self.metrics.values_withheld, FIELD_INDEX, _UNLISTED)
         self._implausible = _Children(self.metrics.values_implausible, FIELD_INDEX, _UNLISTED)
-        self._stages = {
-            stage: self.metrics.stage_seconds.labels(stage) for stage in ("decode", "protect", "write")
-        }
+        self._stages = {stage: self.metrics.stage_seconds.labels(stage) for stage in ("decode", "protect", "write")}
         self._totals: dict[str, int] = dict.fromkeys(
             ("messages", "received", "stored", "late", "duplicates", "merged", "conflicts", "gaps_opened"), 0
         )
@@ -96,7 +94,12 @@ class Observer:
         return float(max(0, (self._now_us() - self._newest_us) // MICROSECONDS))
 
     def log(self, event: events.Event) -> None:
-        """Write the event as a log line, repetitive ones at most every ten seconds with the number left out."""
+        """Write the event as a log line, repetitive ones at most every ten seconds with the number left out.
+
+        Nothing is written before ``configure_logging``: structlog's own defaults would print values as they are.
+        """
+        if not structlog.is_configured():
+            return
         kind = type(event)
         more = {}
         if kind.repetitive:
@@ -241,6 +244,8 @@ class Observer:
         self.log(event)
 
     def devices_enrolled(self, event: events.DevicesEnrolled) -> None:
+        self._state["devices"] = event.known
+        self.metrics.devices.set(event.known)
         self.metrics.enrolled.inc(event.enrolled)
         self.metrics.enrolment_refused.inc(event.refused)
         self.log(event)

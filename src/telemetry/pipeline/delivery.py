@@ -43,14 +43,15 @@ class Delivery:
         self._open.append(ticket)
         return ticket
 
-    def committed(self, ticket: Ticket) -> None:
-        """The batch's transaction has committed: release every batch whose turn has come, in one call."""
+    def committed(self, ticket: Ticket) -> list[Ticket]:
+        """The batch's transaction has committed: release every batch whose turn has come, and name them."""
         ticket.committed = True
-        tokens: list[int] = []
+        released: list[Ticket] = []
         while self._open and self._open[0].committed:
-            tokens += self._open.popleft().tokens
-        if tokens:
+            released.append(self._open.popleft())
+        if tokens := [token for one in released for token in one.tokens]:
             self._source.acknowledge(tokens)
+        return released
 
 
 class Watermarks:
@@ -73,7 +74,7 @@ class Watermarks:
         """Remember ``watermark``; commits that end in another order than they began leave the furthest."""
         key = (gateway, stream)
         known = self._news.get(key)
-        if known is None or _progress(watermark) >= _progress(known):
+        if known is None or progress(watermark) >= progress(known):
             self._news.pop(key, None)  # the stream heard of last is published last, and so stays retained
             self._news[key] = watermark
 
@@ -107,5 +108,6 @@ def encode(stream: str, watermark: Watermark) -> bytes:
     )
 
 
-def _progress(watermark: Watermark) -> tuple[int, int, int]:
+def progress(watermark: Watermark) -> tuple[int, int, int]:
+    """Sorts the states of one stream by age: no commit ever takes anything back."""
     return watermark.sequence, watermark.highest, -watermark.missing_count

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from telemetry.codecs.registry import CodecLimits, decode_batch
+from telemetry.codecs.limits import CodecLimits
+from telemetry.codecs.registry import decode_batch
 from telemetry.model.batch import Decoded, Protected, RawMessage, Rejection, Withheld, Write, empty_readings
 from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import DEVICE_SCHEMA, Device, Enrolled, NewDevice, new_key
@@ -120,9 +121,7 @@ class Preparation:
         senders = Senders(*self._registry.gateway_keys(arrived.slots))
         if rejections:
             await self._fetch_sealers({int(senders.owner_key[item.message]) for item in rejections})
-        write, found = await self._in_thread(
-            self._write, arrived, senders, protected, rejections, bound.plan.version
-        )
+        write, found = await self._in_thread(self._write, arrived, senders, protected, rejections, bound.plan.version)
         return Prepared(arrived, protected, rejections, write, found, spent_s)
 
     async def refuse(self, arrived: Arrived, rejection: Rejection, plan_version: int) -> Prepared:
@@ -130,9 +129,7 @@ class Preparation:
         senders = Senders(*self._registry.gateway_keys(arrived.slots))
         await self._fetch_sealers({int(senders.owner_key[0])})
         protected = Protected(rows=empty_readings())
-        write, found = await self._in_thread(
-            self._write, arrived, senders, protected, (rejection,), plan_version
-        )
+        write, found = await self._in_thread(self._write, arrived, senders, protected, (rejection,), plan_version)
         return Prepared(arrived, protected, (rejection,), write, found, 0.0)
 
     async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
@@ -214,9 +211,7 @@ class Preparation:
                     # a format that does not say what it measures is a meter's
                     kind=item.kind or DeviceKind.METER,
                     serial_blind=item.serial_blind,
-                    sealed_serial=sealer.seal(
-                        item.serial.encode(), purpose=Purpose.DEVICE_SERIAL, subject_key=key
-                    ),
+                    sealed_serial=sealer.seal(item.serial.encode(), purpose=Purpose.DEVICE_SERIAL, subject_key=key),
                 )
             )
         return devices

@@ -11,15 +11,15 @@ not take is halved until the message at fault is alone; that one goes to quarant
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from telemetry.errors import PlanOutdated, StoreError, StoreUnavailable
-from telemetry.model.batch import RawMessage, Reason, Rejection, Withheld, Written
+from telemetry.model.batch import RawMessage, Reason, Rejection, Watermark, Withheld, Written
 from telemetry.observe import Observer, events
 from telemetry.pipeline.batcher import Batcher
-from telemetry.pipeline.delivery import Delivery, Ticket, Watermarks
+from telemetry.pipeline.delivery import Delivery, Ticket, Watermarks, progress
 from telemetry.pipeline.preparation import Arrived, Preparation, Prepared
 from telemetry.ports import Sink
 
@@ -68,6 +68,7 @@ class Pipeline:
         self._sleep = sleep
         self._slots = asyncio.Semaphore(limits.writes)
         self._stopping = asyncio.Event()
+        self._news: dict[Ticket, dict[tuple[str, str], Watermark]] = {}
 
     def stop(self) -> None:
         """Take no further batch; ``run`` returns when what is in flight is committed, or after ``drain_s``."""
@@ -116,12 +117,12 @@ class Pipeline:
 
     async def _finish(self, ticket: Ticket, prepared: Prepared) -> None:
         try:
-            await self._commit(prepared)
-            self._delivery.committed(ticket)
+            await self._commit(ticket, prepared)
+            self._advance(self._delivery.committed(ticket))
         finally:
             self._slots.release()
 
-    async def _commit(self, prepared: Prepared) -> None:
+    async def _commit(self, ticket: Ticket, prepared: Prepared) -> None:
         """Write until it is committed, under the plan of that moment; halve what the store refuses."""
         attempt = 0
         while True:
@@ -137,10 +138,10 @@ class Pipeline:
                 await self._back_off(attempt, error)
             except StoreError as error:
                 self._observer.write_failed(events.WriteFailed(attempt, 0.0, error))
-                await self._commit_in_parts(prepared)
+                await self._commit_in_parts(ticket, prepared)
                 return
             else:
-                self._account(prepared, written, time.perf_counter() - started)
+                self._account(ticket, prepared, written, time.perf_counter() - started)
                 return
 
     async def _prepared(self, arrived: Arrived) -> Prepared:
@@ -159,20 +160,20 @@ class Pipeline:
         self._observer.write_failed(events.WriteFailed(attempt, delay_s, error))
         await self._sleep(delay_s)
 
-    async def _commit_in_parts(self, prepared: Prepared) -> None:
+    async def _commit_in_parts(self, ticket: Ticket, prepared: Prepared) -> None:
         """The store refused the batch for what is in it. Find the message, spare the others."""
         messages = prepared.arrived.messages
         if len(messages) == 1:
             # Once more as quarantine only. If that too is refused, the defect is not in the message: stop.
             rejection = Rejection(0, Reason.REFUSED, max(1, prepared.arrived.received))
             refused = await self._preparation.refuse(prepared.arrived, rejection, prepared.write.plan_version)
-            await self._commit_quarantine(refused)
+            await self._commit_quarantine(ticket, refused)
             return
         half = len(messages) // 2
         for part in (messages[:half], messages[half:]):
-            await self._commit(await self._prepared(await self._preparation.arrive(part)))
+            await self._commit(ticket, await self._prepared(await self._preparation.arrive(part)))
 
-    async def _commit_quarantine(self, refused: Prepared) -> None:
+    async def _commit_quarantine(self, ticket: Ticket, refused: Prepared) -> None:
         attempt = 0
         while True:
             try:
@@ -184,11 +185,17 @@ class Pipeline:
                 attempt += 1
                 await self._back_off(attempt, error)
             else:
-                self._account(refused, written, written.seconds, refused_readings=True)
+                self._account(ticket, refused, written, written.seconds, refused_readings=True)
                 return
 
     def _account(
-        self, prepared: Prepared, written: Written, write_s: float, *, refused_readings: bool = False
+        self,
+        ticket: Ticket,
+        prepared: Prepared,
+        written: Written,
+        write_s: float,
+        *,
+        refused_readings: bool = False,
     ) -> None:
         arrived, protected = prepared.arrived, prepared.protected
         quarantined: dict[Reason, int] = {}
@@ -224,11 +231,26 @@ class Pipeline:
             )
         )
         if written.watermarks:
+            news = self._news.setdefault(ticket, {})
             for mark in written.watermarks:
                 who = prepared.numbered.names.get((mark.gateway_key, mark.stream_digest))
                 if who is not None:
-                    self._watermarks.update(*who, mark)
-            self._observer.watermarks_advanced(events.WatermarksAdvanced(written.watermarks))
+                    news[who] = mark
+
+    def _advance(self, released: Sequence[Ticket]) -> None:
+        """Tell how far gateways are committed, once every batch before is: until then, what a batch that was
+        quicker leaves out would look like a gap. Of several states the furthest is the newest.
+        """
+        furthest: dict[tuple[str, str], Watermark] = {}
+        for ticket in released:
+            for who, mark in self._news.pop(ticket, {}).items():
+                known = furthest.get(who)
+                if known is None or progress(mark) >= progress(known):
+                    furthest[who] = mark
+        for who, mark in furthest.items():
+            self._watermarks.update(*who, mark)
+        if furthest:
+            self._observer.watermarks_advanced(events.WatermarksAdvanced(tuple(furthest.values())))
 
 
 async def _next(batches: AsyncGenerator[list[RawMessage], None]) -> list[RawMessage] | None:
@@ -240,5 +262,3 @@ def _pass_on(done: asyncio.Task[None], failed: asyncio.Future[None]) -> None:
     """The first defect of any write ends the pipeline."""
     if not done.cancelled() and (error := done.exception()) is not None and not failed.done():
         failed.set_exception(error)
-
-

@@ -5,7 +5,7 @@ readings come by the million. So the first sight of a serial in this process com
 the device; from then on a 128-bit keyed hash of (site, serial) finds it, a whole column at a time. No table here
 holds a serial.
 
-Two serials of one site share both words with a probability of 2^-128 a pair (10^12 pairs: 10^-26), under seeds
+Two serials of one site share both words with a probability of 2^-128 a pair (10^12 pairs: 3 x 10^-27), under seeds
 drawn when the process starts. Across sites not even a collision binds: the site of the device that was found is
 compared with the gateway's own.
 
@@ -13,13 +13,14 @@ What a flood of made-up serials costs: where all devices of the site are known b
 no more, nothing but the lookup. Else one blind index for each distinct serial, at most ``FIRST_SIGHTS`` a gateway
 and batch, and refused ones are remembered (``_REFUSED``, 0.8 MB, emptied when full).
 
-Memory: 68 to 100 bytes a device. docs/decisions/0004-binding-by-keyed-hash.md has the figures.
+Memory: 57 bytes a slot and 24 to 48 bytes of cells a device: 92 MB of arrays for a million devices. More figures
+and what else was tried: docs/decisions/0004-binding-by-keyed-hash.md.
 """
 
 import secrets
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ from telemetry.privacy.plan import Plan
 
 FIRST_SIGHTS: Final = 1024  # serials of one gateway and batch that are looked up by blind index, at least
 _REFUSED: Final = 32_768
+_BLOCK: Final = 16_384  # rows: temporaries of 128 KB stay in the cache and in the allocator
 _KINDS: Final = {int(kind): kind for kind in DeviceKind}
 
 Rows = npt.NDArray[np.int64]
@@ -122,7 +124,7 @@ class Registry:
     def bind(self, rows: pl.DataFrame, gateway_slots: Slots, *, enrol: bool = True) -> Bound:
         """Find each row's device.
 
-        ``rows``: DECODED_SCHEMA, n rows; ``gateway_slots``: int32[m], of the messages that ``rows.message`` counts.
+        ``rows``: DECODED_SCHEMA, n rows; ``gateway_slots``: int32[m], of the messages that ``message`` counts.
         Devices that may be enrolled come back in ``unknown``: enrol them, ``update(devices=…)``, and bind again
         with ``enrol=False``, which refuses (and remembers) whatever the store did not enrol.
         """
@@ -130,21 +132,22 @@ class Registry:
             gateways = self._gateways
             site = gateways.site_key[gateway_slots]
             message = rows["message"].to_numpy()
-            words = self._words(rows["serial"], site, message)
-            slots = self._devices.find(*words, site.take(message))
-            missing = np.flatnonzero((slots == 0) & (site.take(message) != 0)) if not slots.all() else None
+            hashes = self._hashes(rows)
+            slots, device_key, plan_class = self._find(hashes, site, message)
             unknown: tuple[Unknown, ...] = ()
-            if missing is not None and missing.size:
-                gateway = gateway_slots.take(message.take(missing))
-                unknown = self._first_sight(rows, missing, gateway, words, enrol=enrol)
-                slots[missing] = self._devices.find(
-                    words[0][missing], words[1][missing], gateways.site_key[gateway]
-                )
+            if not slots.all():
+                missing = np.flatnonzero((slots == 0) & (site != 0)[message])
+                at = message.take(missing)
+                mixes = self._mix(site[at])
+                words = (hashes[0][missing] ^ mixes[0], hashes[1][missing] ^ mixes[1])
+                unknown = self._first_sight(rows[missing], gateway_slots[at], words, enrol=enrol)
+                found, device_key[missing] = self._devices.find(*words, site[at])
+                plan_class[missing] = self._devices.plan_class[found]
             return Bound(
                 rows=rows,
                 plan=self._plan,
-                device_key=self._devices.device_key.take(slots),
-                plan_class=self._devices.plan_class.take(slots),
+                device_key=device_key,
+                plan_class=plan_class,
                 unknown_gateway=gateway_slots == 0,
                 revoked=gateways.revoked[gateway_slots],
                 announced_only=gateways.announced_only[gateway_slots],
@@ -152,30 +155,54 @@ class Registry:
                 unknown=unknown,
             )
 
-    def _words(
-        self, serial: pl.Series, site: npt.NDArray[np.int64], message: npt.NDArray[np.uint32]
-    ) -> tuple[Words, Words]:
-        """The two words of every row's (site, serial): two keyed hashes of the text, each with the site's mix."""
-        first_mix, second_mix = self._mix(site)
-        first_seed, second_seed = self._hash_seeds
-        first: Words = serial.hash(first_seed).to_numpy() ^ first_mix.take(message)
-        second: Words = serial.hash(second_seed).to_numpy() ^ second_mix.take(message)
-        return first, second
+    def _hashes(self, rows: pl.DataFrame) -> tuple[Words, Words]:
+        """Two keyed hashes of every serial, in one call: each call is a hand-over to polars' own threads."""
+        seeds = self._hash_seeds
+        hashed = rows.select(first=pl.col("serial").hash(seeds[0]), second=pl.col("serial").hash(seeds[1]))
+        return hashed["first"].to_numpy(), hashed["second"].to_numpy()
+
+    def _find(
+        self, hashes: tuple[Words, Words], site: npt.NDArray[np.int64], message: npt.NDArray[np.uint32]
+    ) -> tuple[Slots, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """Slot, device key and plan class of every row, 0 where its hash is not known; in blocks for the cache.
+
+        A row's words are two keyed hashes of its serial, each with the site's mix.
+        """
+        devices, mixes = self._devices, self._mix(site)
+        slots = np.empty(message.size, np.int32)
+        device_key, plan_class = np.empty(message.size, np.int64), np.zeros(message.size, np.int32)
+        one_class = self._plan.classes == 1
+        walks: list[tuple[npt.NDArray[Any], ...]] = []
+        for start in range(0, message.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            of = message[block].astype(np.int64)
+            first, second = (hashed[block] ^ mix.take(of) for hashed, mix in zip(hashes, mixes, strict=True))
+            at = site.take(of)
+            found, keys, walk = devices.probe(first, second, at)
+            if walk.size:
+                walks.append((walk + start, first[walk], second[walk], at[walk]))
+            slots[block], device_key[block] = found, keys
+            if not one_class:
+                plan_class[block] = devices.plan_class.take(found)
+        if walks:
+            rows, first, second, at = (np.concatenate(parts) for parts in zip(*walks, strict=True))
+            found, keys = devices.resume(first, second, at)
+            slots[rows], device_key[rows] = found, keys
+            plan_class[rows] = devices.plan_class.take(found)
+        return slots, device_key, plan_class
 
     def _first_sight(
-        self, rows: pl.DataFrame, missing: Rows, gateway: Slots, words: tuple[Words, Words], *, enrol: bool
+        self, rows: pl.DataFrame, gateway: Slots, words: tuple[Words, Words], *, enrol: bool
     ) -> tuple[Unknown, ...]:
         """Look serials up by blind index: register the hashes of known ones, return those that may be enrolled."""
         worth = self._worth_a_look(gateway)
-        first, second = words[0][missing], words[1][missing]
-        worth &= self._refused.lookup(first, second) == 0
-        candidates = self._distinct(rows, missing[worth], gateway[worth])
+        worth[worth] = self._refused.lookup(words[0][worth], words[1][worth]) == 0
+        candidates = self._distinct(rows, gateway, np.flatnonzero(worth))
         if candidates.is_empty():
             return ()
         row = candidates["row"].to_numpy()
         first, second = words[0][row], words[1][row]
-        serials = candidates["serial"].to_list()
-        blinds = [self._blind.serial(serial) for serial in serials]
+        blinds = [self._blind.serial(serial) for serial in candidates["serial"]]
         site = candidates["site"].to_numpy()
         slots = self._devices.find_blind(np.frombuffer(b"".join(blinds), np.uint8).reshape(-1, 16), site)
         found = slots > 0
@@ -194,18 +221,16 @@ class Registry:
         result: npt.NDArray[np.bool_] = (room | np.array(unseen, np.bool_))[inverse]
         return result
 
-    def _distinct(self, rows: pl.DataFrame, missing: Rows, gateway: Slots) -> pl.DataFrame:
+    def _distinct(self, rows: pl.DataFrame, gateway: Slots, worth: Rows) -> pl.DataFrame:
         """Distinct (site, serial) in order of appearance, with their first row, gateway and kind; bounded."""
-        table = self._gateways
-        cap = pl.Series("cap", np.maximum(table.device_limit[gateway], FIRST_SIGHTS))
+        table, gateway = self._gateways, gateway[worth]
         return (
-            rows[missing]
-            .select("serial", "kind")
+            rows.select("serial", "kind")[worth]
             .with_columns(
-                pl.Series("row", missing),
+                pl.Series("row", worth),
                 pl.Series("gateway", gateway),
                 pl.Series("site", table.site_key[gateway]),
-                cap,
+                pl.Series("cap", np.maximum(table.device_limit[gateway], FIRST_SIGHTS)),
             )
             .filter(pl.col("serial").str.len_chars().is_between(1, MAX_SERIAL_LENGTH))
             .group_by("site", "serial", maintain_order=True)

@@ -6,7 +6,7 @@ Every row ends in exactly one place, decided in this order (numbers: rules of SE
 2. its serial is missing, empty or too long → rejected; it is bound to no device → rejected (1);
 3. its device's plan class withholds everything (an erased owner, 5) → withheld. Before time, so that nothing of
    it goes to quarantine, sealed or not;
-4. its time, which is that of receipt cut to the tick where it has none (6), lies outside the bounds (2) → rejected;
+4. its time, which is that of receipt cut to the tick where it has none (6), is out of bounds → rejected (2);
 5. values that its plan class does not keep are removed (7), then kept ones that are implausible: outside the
    catalogue's range, NaN or infinite (4). No value left: withheld as ``not_kept`` if the mask removed any value,
    else rejected as ``empty``. What the mask removes is not looked at, so it is never counted as implausible.
@@ -20,6 +20,8 @@ pass through without a copy; so does all that a plan keeps for every class prese
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Final
 
 import numpy as np
@@ -27,12 +29,11 @@ import numpy.typing as npt
 import polars as pl
 
 from telemetry.model.batch import Protected, Reason, Rejection, Withheld, field_columns
-from telemetry.model.fields import FIELD_BY_NAME, FIELD_INDEX
+from telemetry.model.fields import FIELD_BY_NAME, FIELD_INDEX, Field
 from telemetry.model.identity import MAX_SERIAL_LENGTH
 from telemetry.privacy.bound import Bound
 from telemetry.privacy.plan import Plan
 
-Mask = npt.NDArray[np.bool_]
 Verdicts = npt.NDArray[np.uint8]
 
 _REASONS: Final = tuple(Reason)
@@ -48,7 +49,7 @@ class _Fields:
     """Columns after masks and ranges, and what was removed from them."""
 
     columns: list[pl.Series]
-    dropped: dict[str, Mask]  # field → rows whose value the mask removed
+    dropped: dict[str, pl.Series]  # field → per row: did the mask remove a value?
     implausible: dict[str, int]
 
 
@@ -66,30 +67,29 @@ def protect(
     rows = bound.rows
     ts = _times(rows, received_us, tick_us)
     verdicts = _row_verdicts(bound, ts, now_us, future_limit_us)
-    names = field_columns(rows)
     device_key, plan_class = bound.device_key, bound.plan_class
-    passing = None if verdicts is None else verdicts == _PASS
-    fields_frame = rows.select(names)
-    if passing is not None:
-        fields_frame = fields_frame.filter(pl.Series(passing))
-        ts, device_key, plan_class = ts.filter(pl.Series(passing)), device_key[passing], plan_class[passing]
-    fields = _protect_fields(fields_frame, bound.plan, plan_class)
+    columns = [rows[name] for name in field_columns(rows)]
+    if verdicts is not None:
+        passing = verdicts == _PASS
+        device_key, plan_class = device_key[passing], plan_class[passing]
+        ts, *columns = (column.filter(pl.Series(passing)) for column in (ts, *columns))
+    fields = _protect_fields(columns, bound.plan, plan_class)
     empty = _empty_rows(fields.columns, ts.len())
     frame = _reading_frame(ts, device_key, bound.plan.version, fields.columns)
     if empty is not None:
         verdicts = np.zeros(rows.height, np.uint8) if verdicts is None else verdicts
-        withheld = np.logical_or.reduce(list(fields.dropped.values())) if fields.dropped else np.False_
+        withheld = reduce(or_, fields.dropped.values()).to_numpy() if fields.dropped else np.False_
         settled = np.where(withheld, _CODE_OF_WITHHELD[Withheld.NOT_KEPT], _CODE_OF_REASON[Reason.EMPTY])
-        verdicts[verdicts == _PASS] = np.where(empty, settled, _PASS)
-        frame = frame.filter(pl.Series(~empty))
+        verdicts[verdicts == _PASS] = np.where(empty.to_numpy(), settled, _PASS)
+        frame = frame.filter(~empty)
     return Protected(
         rows=frame,
         rejections=() if verdicts is None else _rejections(verdicts, rows["message"].to_numpy()),
         withheld_rows={} if verdicts is None else _withheld_rows(verdicts),
         withheld_values={
             (Withheld.NOT_KEPT, name): count
-            for name, mask in fields.dropped.items()
-            if (count := int(np.count_nonzero(mask)))
+            for name, dropped in fields.dropped.items()
+            if (count := int(dropped.sum()))
         },
         implausible=fields.implausible,
     )
@@ -147,40 +147,46 @@ def _time_verdicts(
     return verdicts
 
 
-def _protect_fields(fields: pl.DataFrame, plan: Plan, plan_class: npt.NDArray[np.int32]) -> _Fields:
+def _protect_fields(columns: list[pl.Series], plan: Plan, plan_class: npt.NDArray[np.int32]) -> _Fields:
     """Step 5, column by column."""
     result = _Fields(columns=[], dropped={}, implausible={})
-    kept_by = None if plan.keep.all() else _present_classes(plan, plan_class)
-    for column in fields:
-        field = FIELD_INDEX[column.name]
-        keep = None
-        if kept_by is not None and not plan.keep[kept_by, field].all():
-            keep = plan.keep[:, field][plan_class]
-        _protect_column(column, keep, result)
+    masks = None if plan.keep.all() else _Masks(plan, plan_class)
+    for column in columns:
+        _protect_column(column, None if masks is None else masks.of(column.name), result)
     return result
 
 
-def _present_classes(plan: Plan, plan_class: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    return np.flatnonzero(np.bincount(plan_class, minlength=plan.classes))
+class _Masks:
+    """Which rows may keep a field, from their plan classes; the same for all rows where their classes agree."""
+
+    def __init__(self, plan: Plan, plan_class: npt.NDArray[np.int32]) -> None:
+        self._keep = np.ascontiguousarray(plan.keep.T)
+        self._class = plan_class.astype(np.int64)
+        self._present = np.flatnonzero(np.bincount(self._class, minlength=plan.classes))
+
+    def of(self, name: str) -> pl.Series | None:
+        """Per row: may the field be kept? None where every row's may."""
+        keep = self._keep[FIELD_INDEX[name]]
+        return None if keep[self._present].all() else pl.Series(keep[self._class])
 
 
-def _protect_column(column: pl.Series, keep: Mask | None, result: _Fields) -> None:
+def _protect_column(column: pl.Series, keep: pl.Series | None, result: _Fields) -> None:
     """Remove what the mask does not keep, then what is implausible; a column left without values is absent."""
     name = column.name
-    doubtful = not _all_plausible(column)
-    if keep is not None or doubtful:
-        present = column.is_not_null().to_numpy()
-        values = column.fill_null(0).to_numpy()
-        admitted = present if keep is None else present & keep
-        if keep is not None:
-            result.dropped[name] = present & ~keep
-        if doubtful:
-            field = FIELD_BY_NAME[name]
-            plausible = (values >= field.minimum) & (values <= field.maximum)
-            if wrong := int(np.count_nonzero(admitted & ~plausible)):
-                result.implausible[name] = wrong
-            admitted = admitted & plausible
-        column = _masked(name, values, admitted)
+    admitted = keep
+    if keep is not None:
+        result.dropped[name] = column.is_not_null() & ~keep if column.null_count() else ~keep
+    if not _all_plausible(column):
+        field = FIELD_BY_NAME[name]
+        low, high = _bounds(field)
+        plausible = (column >= low) & (column <= high)
+        admitted = plausible if keep is None else plausible & keep
+        looked_at = column.len() - column.null_count() - (int(result.dropped[name].sum()) if keep is not None else 0)
+        if wrong := looked_at - int(admitted.sum()):
+            result.implausible[name] = wrong
+    if admitted is not None:
+        # first the value, then its validity: a null alone would leave the value in the buffer
+        column = column.zip_with(admitted, _ZERO[column.dtype]).zip_with(admitted, _NULL[column.dtype])
     if column.null_count() < column.len():
         result.columns.append(column)
 
@@ -197,27 +203,28 @@ def _all_plausible(column: pl.Series) -> bool:
     return bool(field.minimum <= low and high <= field.maximum and column.sum() == column.sum())  # type: ignore[operator]
 
 
-def _masked(name: str, values: npt.NDArray[np.generic], admitted: Mask) -> pl.Series:
-    """``values`` where admitted, else null with 0 beneath it."""
-    bits = values.view(np.int64) & -admitted.astype(np.int64)
-    return pl.Series(name, bits.view(values.dtype)).zip_with(pl.Series(admitted), _NULL[values.dtype])
+def _bounds(field: Field) -> tuple[float, float]:
+    """Inclusive, as integers for codes: a float would round numbers beyond 2^53."""
+    if field.dtype == pl.Int64:
+        return int(field.minimum), int(field.maximum)
+    return field.minimum, field.maximum
 
 
-_NULL: Final[Mapping[np.dtype[np.generic], pl.Series]] = {
-    np.dtype(np.float64): pl.Series([None], dtype=pl.Float64),
-    np.dtype(np.int64): pl.Series([None], dtype=pl.Int64),
+_ZERO: Final[Mapping[pl.DataType, pl.Series]] = {
+    dtype: pl.Series([0], dtype=dtype) for dtype in (pl.Float64(), pl.Int64())
+}
+_NULL: Final[Mapping[pl.DataType, pl.Series]] = {
+    dtype: pl.Series([None], dtype=dtype) for dtype in (pl.Float64(), pl.Int64())
 }
 
 
-def _empty_rows(columns: list[pl.Series], height: int) -> Mask | None:
-    """Rows without any value; None if there are none."""
-    empty: Mask = np.ones(height, np.bool_)
+def _empty_rows(columns: list[pl.Series], height: int) -> pl.Series | None:
+    """Per row: is it without any value? None if no row is."""
+    empty = pl.repeat(value=True, n=height, dtype=pl.Boolean, eager=True)
     for column in columns:
         if not column.null_count():
             return None
-        empty &= column.is_null().to_numpy()
-        if not empty.any():
-            return None
+        empty &= column.is_null()
     return empty if empty.any() else None
 
 

@@ -25,8 +25,7 @@ class DeviceTable:
         self._unseen: dict[int, int] = {}  # site key → its devices whose hash is not known yet
         self._free: list[int] = []
         self._size = 1
-        self.device_key: Keys = np.zeros(capacity + 1, np.int64)
-        self.site_key: Keys = np.zeros(capacity + 1, np.int64)
+        self._who: Keys = np.zeros((capacity + 1, 2), np.int64)  # site key, device key: one cache line for both
         self.plan_class = np.zeros(capacity + 1, np.int32)
         self._gateway = np.zeros(capacity + 1, np.int32)
         self._seen = np.zeros(capacity + 1, np.bool_)
@@ -37,7 +36,7 @@ class DeviceTable:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        columns = (self.device_key, self.site_key, self.plan_class, self._gateway, self._seen)
+        columns = (self._who, self.plan_class, self._gateway, self._seen)
         return sum(column.nbytes for column in columns) + self._by_blind.nbytes + self._by_hash.nbytes
 
     def highest_class(self, changes: pl.DataFrame | None) -> int:
@@ -55,19 +54,28 @@ class DeviceTable:
         """How many of a site's devices are known by blind index only."""
         return self._unseen.get(site_key, 0)
 
-    def find(self, first: Words, second: Words, site_key: Keys) -> Slots:
-        """Slots by keyed hash, of the site's own devices only. int32[n], 0 for none."""
+    def find(self, first: Words, second: Words, site_key: Keys) -> tuple[Slots, Keys]:
+        """Slots and device keys by keyed hash, of the site's own devices only. int32[n], int64[n]; 0 for none."""
         return self._at_site(self._by_hash.lookup(first, second), site_key)
+
+    def probe(self, first: Words, second: Words, site_key: Keys) -> tuple[Slots, Keys, npt.NDArray[np.int64]]:
+        """The first round of `find`: slots, device keys (0 for none), and the indices left for `resume`."""
+        found, pending = self._by_hash.probe(first, second)
+        return *self._at_site(found, site_key), pending
+
+    def resume(self, first: Words, second: Words, site_key: Keys) -> tuple[Slots, Keys]:
+        """The further rounds of `find`: slots and device keys."""
+        return self._at_site(self._by_hash.resume(first, second), site_key)
 
     def find_blind(self, blind: npt.NDArray[np.uint8], site_key: Keys) -> Slots:
         """Slots by blind index (uint8[n, 16]), of the site's own devices only. int32[n], 0 for none."""
-        return self._at_site(self._by_blind.lookup(*self._blind_words(blind, site_key)), site_key)
+        return self._at_site(self._by_blind.lookup(*self._blind_words(blind, site_key)), site_key)[0]
 
     def see(self, slots: Slots, first: Words, second: Words) -> None:
         """Register the hashes of devices that were found by blind index. No slot twice."""
         for slot in slots[self._seen[slots]].tolist():
             self._by_hash.remove(slot)  # another spelling of the same serial: the last one seen is kept
-        for site in self.site_key[slots[~self._seen[slots]]].tolist():
+        for site in self._who[slots[~self._seen[slots]], 0].tolist():
             self._count_unseen(site, -1)
         self._by_hash.insert(slots, first, second)
         self._seen[slots] = True
@@ -81,7 +89,7 @@ class DeviceTable:
         slots[new] = self._take_slots(new.size)
         fresh = slots[new]
         self._by_blind.insert(fresh, *self._blind_words(blind[new], site[new]))
-        self.site_key[fresh] = site[new]
+        self._who[fresh, 0] = site[new]
         counted, count = np.unique(site[new], return_counts=True)
         for key, number in zip(counted.tolist(), count.tolist(), strict=True):
             self._count_unseen(key, number)
@@ -89,31 +97,34 @@ class DeviceTable:
         self._gateway[slots] = gateways.slots_of_keys(devices["gateway_key"].to_numpy())
         np.add.at(gateways.devices, self._gateway[slots], 1)
         gateways.devices[0] = 0
-        self.device_key[slots] = devices["device_key"].to_numpy()
+        self._who[slots, 1] = devices["device_key"].to_numpy()
         self.plan_class[slots] = devices["plan_class"].to_numpy()
 
     def forget(self, device_keys: Sequence[int], devices_of_gateway: Keys) -> None:
         """Take devices out."""
-        if not len(device_keys):
-            return
-        for slot in np.flatnonzero(np.isin(self.device_key, np.asarray(device_keys, np.int64))).tolist():
-            if not slot:
-                continue
+        for slot in self._slots_of_keys(device_keys):
             self._by_blind.remove(slot)
             self._by_hash.remove(slot)
             if not self._seen[slot]:
-                self._count_unseen(int(self.site_key[slot]), -1)
+                self._count_unseen(int(self._who[slot, 0]), -1)
             devices_of_gateway[self._gateway[slot]] -= 1
-            self.device_key[slot] = self.site_key[slot] = self._gateway[slot] = self.plan_class[slot] = 0
+            self._who[slot] = self._gateway[slot] = self.plan_class[slot] = 0
             self._seen[slot] = False
             self._free.append(slot)
         devices_of_gateway[0] = 0
 
-    def _at_site(self, slots: Slots, site_key: Keys) -> Slots:
-        strange = self.site_key.take(slots) != site_key
+    def _slots_of_keys(self, device_keys: Sequence[int]) -> list[int]:
+        """Slots by device key: a scan (0.5 ms a key at a million), because nothing on a fast path asks."""
+        used = self._who[1 : self._size, 1]
+        return [int(slot) + 1 for key in device_keys if key for slot in np.flatnonzero(used == key)]
+
+    def _at_site(self, slots: Slots, site_key: Keys) -> tuple[Slots, Keys]:
+        who = self._who.take(slots, axis=0)
+        strange = who[:, 0] != site_key
         if strange.any():
             slots[strange] = 0
-        return slots
+            who[strange] = 0
+        return slots, who[:, 1]
 
     def _blind_words(self, blind: npt.NDArray[np.uint8], site_key: Keys) -> tuple[Words, Words]:
         halves = np.ascontiguousarray(blind).view(np.uint64)
@@ -131,13 +142,13 @@ class DeviceTable:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
         fresh = range(self._size, self._size + count - len(reused))
         self._size = fresh.stop
-        if self._size > self.device_key.size:
-            self._reserve(max(self._size, 2 * self.device_key.size))
+        if self._size > len(self._who):
+            self._reserve(max(self._size, 2 * len(self._who)))
         return np.array([*reused, *fresh], np.int32)
 
     def _reserve(self, size: int) -> None:
-        for name in ("device_key", "site_key", "plan_class", "_gateway", "_seen"):
+        for name in ("_who", "plan_class", "_gateway", "_seen"):
             column = getattr(self, name)
-            larger = np.zeros(size, column.dtype)
-            larger[: column.size] = column
+            larger = np.zeros((size, *column.shape[1:]), column.dtype)
+            larger[: len(column)] = column
             setattr(self, name, larger)

@@ -7,7 +7,7 @@
                   └── PUBACK ◀──┴── acknowledge() ◀─────┘
 
 One event loop (plain asyncio or uvloop), one consumer of ``batches``. What is not acknowledged when a connection
-ends comes again, so nothing has to be kept. See docs/decisions/0003-mqtt-source-on-mqtt5.md.
+ends comes again, so nothing has to be kept. See docs/decisions/0011-mqtt-source-on-mqtt5.md.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from telemetry.errors import ConfigurationError, SourceError, SourceRefused, Sou
 from telemetry.model.batch import RawMessage
 from telemetry.ports import Clock
 from telemetry.sources.mqtt_connection import Connection
-from telemetry.sources.mqtt_packets import SessionSettings
-from telemetry.sources.mqtt_session import Session, SessionCounters, State
+from telemetry.sources.mqtt_packets import SessionCounters, SessionSettings
+from telemetry.sources.mqtt_session import Session, State
 from telemetry.sources.mqtt_tls import tls_context
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -54,7 +54,7 @@ class MqttSource:
         self._rng = rng or random.Random()
         self._tls = tls_context(config)
         self._taken_over_limit = taken_over_limit
-        self._taken_over = 0
+        self._taken_over = self._short_lived = 0  # in a row
         self._attempt = 0
         self._session = Session(_session_settings(config, password))
         self._connection: Connection | None = None
@@ -151,7 +151,7 @@ class MqttSource:
             self._connection = None
             await connection.disconnect()
         if loop.time() - connected_at >= self._config.reconnect_max_s:
-            self._attempt = self._taken_over = 0
+            self._attempt = self._taken_over = self._short_lived = 0
         return self._why_ended(connection)
 
     async def _open(self) -> Connection:
@@ -194,6 +194,14 @@ class MqttSource:
                 )
         if isinstance(connection.reason, ssl.SSLError):
             return self._tls_failed(connection.reason)
+        self._short_lived += 1
+        if session.lost and self._short_lived >= self._taken_over_limit:
+            # What a take-over looks like where the broker does not name it (mosquitto 2.0.11, rumqttd); also what
+            # a bad network looks like, so it is no reason to give up.
+            return SourceUnavailable(
+                f"the broker closed {self._short_lived} connections in a row without a reason",
+                remedy="see whether another worker uses the same broker.client_id or broker.username",
+            )
         return session.failure or SourceUnavailable("the connection to the broker ended")
 
 

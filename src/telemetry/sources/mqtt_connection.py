@@ -29,6 +29,7 @@ class Connection(asyncio.BufferedProtocol):
         self._epoch = 0
         self._reading = True
         self._writable = True
+        self._leaving = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self.reason: Exception | None = None
 
@@ -92,7 +93,8 @@ class Connection(asyncio.BufferedProtocol):
         if outgoing:
             transport.write(outgoing)
         if session.state is State.CLOSED:
-            self._close(transport)
+            if not self._leaving:
+                self._close(transport)
             return
         wanted = session.wants_data(self._loop.time())
         if wanted is not self._reading:
@@ -103,11 +105,22 @@ class Connection(asyncio.BufferedProtocol):
                 transport.pause_reading()
 
     async def disconnect(self) -> None:
-        """Send DISCONNECT and wait a moment for the end of the connection."""
-        self._session.disconnect()
-        self.flush()
-        if self._transport is not None:
+        """Say goodbye, and let the broker close (3.14.4): then it has read every PUBACK before the next client.
+
+        One that does not close within a second is closed from here.
+        """
+        transport, session = self._transport, self._session
+        if transport is None or transport.is_closing():
             await asyncio.wait({self.closed}, timeout=2 * _CLOSE_PATIENCE_S)
+            return
+        self._leaving = True
+        session.disconnect()
+        transport.write(session.take_outgoing())
+        transport.resume_reading()  # or its end would not be seen
+        await asyncio.wait({self.closed}, timeout=_CLOSE_PATIENCE_S)
+        if not self.closed.done():
+            transport.abort()
+            await asyncio.wait({self.closed}, timeout=_CLOSE_PATIENCE_S)
 
     def _close(self, transport: asyncio.Transport) -> None:
         """Close after what is written; a peer that takes nothing may not keep us waiting for long."""

@@ -50,6 +50,19 @@ class SessionSettings:
         return self.max_message_bytes + MAX_PACKET_OVERHEAD
 
 
+@dataclass(slots=True)
+class SessionCounters:
+    """What happened since the start; whole numbers that only grow."""
+
+    connections: int = 0
+    sessions_lost: int = 0  # the broker had forgotten our session, and its queue with it
+    messages: int = 0
+    unreadable: int = 0  # PUBLISH packets that are no valid MQTT, handed over whole for quarantine
+    watermarks_returned: int = 0  # ours or forged ones: acknowledged and dropped
+    stale_dropped: int = 0  # not handed over when the connection ended; the broker sends them again
+    publishes_dropped: int = 0
+
+
 def connect_packet(settings: SessionSettings) -> bytes:
     """CONNECT (3.1): resume the session, no topic aliases, no reason strings (they could hold identifiers)."""
     return mqtt5.ConnectPacket(

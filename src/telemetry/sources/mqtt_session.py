@@ -11,7 +11,6 @@ connection once ``failure`` is set. Section numbers are those of MQTT 5.0 (OASIS
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import mqtt5
@@ -21,6 +20,7 @@ from telemetry.errors import SourceError, SourceUnavailable
 from telemetry.model.batch import RawMessage
 from telemetry.sources.mqtt_keepalive import Due, KeepAlive
 from telemetry.sources.mqtt_packets import (
+    SessionCounters,
     SessionSettings,
     connack_error,
     connect_packet,
@@ -46,19 +46,6 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
-@dataclass(slots=True)
-class SessionCounters:
-    """What happened since the start; whole numbers that only grow."""
-
-    connections: int = 0
-    sessions_lost: int = 0  # the broker had forgotten our session, and its queue with it
-    messages: int = 0
-    unreadable: int = 0  # PUBLISH packets that are no valid MQTT, handed over whole for quarantine
-    watermarks_returned: int = 0  # ours or forged ones: acknowledged and dropped
-    stale_dropped: int = 0  # not handed over when the connection ended; the broker sends them again
-    publishes_dropped: int = 0
-
-
 class Session:
     """One client identity over any number of connections. Times are seconds of any monotonic clock."""
 
@@ -69,6 +56,7 @@ class Session:
         self.state = State.CLOSED
         self.subscribed = False
         self.taken_over = False
+        self.lost = False  # the connection ended, and nobody said why
         self.failure: SourceError | None = None
         self.keep_alive = KeepAlive(settings.keep_alive_s, 0.0)
         self._messages: list[RawMessage] = []
@@ -85,7 +73,7 @@ class Session:
         """Begin a connection: a new epoch, and CONNECT to be sent (3.1)."""
         self.queue.begin_epoch()
         self.state, self.failure = State.CONNECTING, None
-        self.taken_over = self.subscribed = False
+        self.taken_over = self.subscribed = self.lost = False
         self.keep_alive = KeepAlive(self.settings.keep_alive_s, now)
         self._out.clear()
         self._filled = 0
@@ -101,6 +89,7 @@ class Session:
 
     def connection_lost(self) -> None:
         """The transport is gone."""
+        self.lost = self.state is State.CONNECTED
         self._fail("the connection to the broker was lost")
 
     # ---- bytes and time in

@@ -23,6 +23,7 @@ from telemetry.store.registration import (
     OwnerRef,
     Registration,
     check_limits,
+    new_credential,
 )
 from telemetry.store.sql import queries
 
@@ -81,12 +82,18 @@ class Administration:
                 raise RegistryError("the gateway is unknown", remedy="`telemetry gateway list`")
             registration.events.append(("gateway.set", None, gateway_key, 1))
 
+    async def renew_credential(self, gateway_key: int) -> str:
+        """A new credential, in place of one that was lost or has leaked; the broker is told by the caller."""
+        async with self.registering() as registration:
+            if not await self._connection.fetchval(self._sql["is_enrolled"], gateway_key):
+                raise RegistryError("the gateway is unknown or revoked", remedy="`telemetry gateway list`")
+            registration.events.append(("gateway.renew", None, gateway_key, 1))
+        return new_credential()
+
     async def gateway_named(self, name: str) -> int:
         """The key of the gateway with this name, revoked ones included. Raises RegistryError when unknown."""
         with reported("looking up a gateway"):
-            key: int | None = await self._connection.fetchval(
-                self._sql["gateway_by_name"], self._blind.gateway(name)
-            )
+            key: int | None = await self._connection.fetchval(self._sql["gateway_by_name"], self._blind.gateway(name))
         if key is None:
             raise RegistryError("no gateway has this name", remedy="`telemetry gateway list --reveal`")
         return key

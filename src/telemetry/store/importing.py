@@ -34,8 +34,8 @@ _MOST_ERRORS: Final = 20
 _WRITE_EVERY: Final = 1_000  # rows: about 10 MB of sealed values in memory
 
 _Number = TypeVar("_Number", int, float)
-Progress = Callable[[int, int], None]
-"""Called with rows done and rows in all."""
+Progress = Callable[[int], None]
+"""Called with how many more rows are done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def read_import(path: Path) -> list[ImportRow]:
 
 
 async def run_import(
-    administration: Administration, rows: list[ImportRow], progress: Progress = lambda _done, _all: None
+    administration: Administration, rows: list[ImportRow], progress: Progress = lambda _more: None
 ) -> Imported:
     """Write all rows in one transaction.
 
@@ -95,7 +95,7 @@ async def run_import(
     sites: dict[tuple[str, str], int] = {}
     issued: list[IssuedGateway] = []
     async with administration.registering() as registration:
-        for done, row in enumerate(rows, start=1):
+        for number, row in enumerate(rows, start=1):
             owner = owners.get(row.owner_label)
             if owner is None:
                 owner = owners[row.owner_label] = registration.owner(row.owner)
@@ -104,10 +104,10 @@ async def run_import(
                 sites[site_label] = registration.site(owner, row.site)
             if row.gateway:
                 issued.append(registration.gateway(owner, sites[site_label], row.gateway))
-            if done % _WRITE_EVERY == 0:
+            if number % _WRITE_EVERY == 0:
                 await administration.write(registration)
-                progress(done, len(rows))
-    progress(len(rows), len(rows))
+                progress(_WRITE_EVERY)
+    progress(len(rows) % _WRITE_EVERY)
     return Imported(len(owners), len(sites), issued)
 
 

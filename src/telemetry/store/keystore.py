@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from telemetry.errors import KeystoreError
+from telemetry.ports import Keystore
 from telemetry.privacy.keys import (
     BLIND_KEY_BYTES,
     KEK_BYTES,
@@ -41,6 +42,7 @@ _LENGTHS: Final[Mapping[str, int]] = {
     QUARANTINE_PUBLIC: PUBLIC_KEY_BYTES,
 }
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_VARIABLE: Final = "TELEMETRY_SECRET_"
 _STAGED: Final = ".created"
 _LOST: Final = "restore it from a backup of the keys; a new one would not open what exists"
 
@@ -147,9 +149,7 @@ class EnvironmentKeystore:
     For containers whose orchestrator injects secrets. Safe from any thread.
     """
 
-    def __init__(
-        self, environment: Mapping[str, str] | None = None, *, allowed: frozenset[str] | None = None
-    ) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, *, allowed: frozenset[str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
         self._allowed = allowed
 
@@ -161,7 +161,7 @@ class EnvironmentKeystore:
 
         """
         _check_allowed(name, self._allowed)
-        variable = f"TELEMETRY_SECRET_{name.upper().replace('-', '_')}"
+        variable = f"{_VARIABLE}{name.upper().replace('-', '_')}"
         encoded = self._environment.get(variable)
         if not encoded:
             raise KeystoreError(f"${variable} is not set", remedy="set it to the secret in base64")
@@ -173,7 +173,14 @@ class EnvironmentKeystore:
         return _checked(name, decoded)
 
 
-def role_password(keystore: "FileKeystore | EnvironmentKeystore", role: str) -> str:
+def open_keystore(data_dir: Path, *, allowed: frozenset[str] | None = None) -> FileKeystore | EnvironmentKeystore:
+    """The environment's secrets where any is set there, otherwise the files in ``data_dir``/keys."""
+    if any(name.startswith(_VARIABLE) for name in os.environ):
+        return EnvironmentKeystore(allowed=allowed)
+    return FileKeystore(data_dir / "keys", allowed=allowed)
+
+
+def role_password(keystore: Keystore, role: str) -> str:
     """The password of a database role, as text."""
     return keystore.secret(password_name(role)).decode("ascii")
 
@@ -194,9 +201,7 @@ def _check_private(path: Path, status: os.stat_result) -> None:
     if not directory and not stat.S_ISREG(status.st_mode):
         raise KeystoreError(f"{path} is not a regular file", remedy=_LOST)
     if status.st_uid != os.geteuid():
-        raise KeystoreError(
-            f"{path} belongs to another user", remedy="run as that user, or `chown` it to yourself"
-        )
+        raise KeystoreError(f"{path} belongs to another user", remedy="run as that user, or `chown` it to yourself")
     if mode & 0o077:
         raise KeystoreError(
             f"{path} is open to other users (mode {mode:04o})",

@@ -26,9 +26,7 @@ class ChangeListener:
     call has returned. What ``on_change`` raises ends ``run``.
     """
 
-    def __init__(
-        self, connect: Connect, on_change: Callable[[int], Awaitable[None]], *, poll_s: float = 5.0
-    ) -> None:
+    def __init__(self, connect: Connect, on_change: Callable[[int], Awaitable[None]], *, poll_s: float = 5.0) -> None:
         self._connect = connect
         self._on_change = on_change
         self._poll_s = poll_s

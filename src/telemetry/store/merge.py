@@ -49,7 +49,7 @@ async def merge(connection: Any, rows: pl.DataFrame, target: str) -> Counts:
         format="binary",
         source=copy_stream(rows.select(columns)),
     )
-    words = _words(target, [name for name in columns if name not in READING_SCHEMA])
+    words = _words(rows, target, [name for name in columns if name not in READING_SCHEMA])
     insert = _QUERIES["insert_late" if target == LATE else "insert_hot"].format(**words)
     stored = _affected(await connection.execute(insert))
     if stored == rows.height:
@@ -63,11 +63,13 @@ async def merge(connection: Any, rows: pl.DataFrame, target: str) -> Counts:
     return Counts(stored, rows.height - stored, merged, conflict)
 
 
-def _words(target: str, fields: Sequence[str]) -> dict[str, str]:
-    """What goes into the braces of the statements: identifiers of the catalogue and of partitions."""
+def _words(rows: pl.DataFrame, target: str, fields: Sequence[str]) -> dict[str, str]:
+    """What goes into the braces of the statements."""
+    first, last = (f"timestamptz 'epoch' + {int(us)} * interval '1 microsecond'" for us in rows["ts"][[0, -1]])
     return {
         "target": target,
         "columns": ", ".join([*READING_SCHEMA, *fields]),
+        "within": f"t.ts BETWEEN {first} AND {last}",
         "adds": " OR ".join(f"(t.{f} IS NULL AND s.{f} IS NOT NULL)" for f in fields) or "false",
         "contradicts": " OR ".join(f"t.{f} <> s.{f}" for f in fields) or "false",
         "fill": ", ".join(f"{f} = coalesce(t.{f}, s.{f})" for f in fields) or "device_key = t.device_key",

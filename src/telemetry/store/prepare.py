@@ -101,9 +101,7 @@ def occurring_columns(rows: pl.DataFrame) -> list[str]:
     """The key, the plan's version and the fields that hold a value in some row."""
     height = rows.height
     nulls = rows.null_count().row(0)
-    return [
-        name for name, count in zip(rows.columns, nulls, strict=True) if name in READING_SCHEMA or count < height
-    ]
+    return [name for name, count in zip(rows.columns, nulls, strict=True) if name in READING_SCHEMA or count < height]
 
 
 def binary_copy(rows: pl.DataFrame) -> Iterator[bytes]:

@@ -19,7 +19,9 @@ from telemetry.store.keyring import OwnerSecrets
 MAX_DEVICE_LIMIT: Final = 1_000_000
 MAX_TEXT_LENGTH: Final = 500
 DEFAULT_REGION: Final = "default"
-_GATEWAY_NAME: Final = re.compile(r"[a-z0-9-]{3,64}")
+# Names the broker's own users start with: a gateway of such a name would be given the worker's rights.
+RESERVED_PREFIX: Final = "telemetry-"
+_GATEWAY_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{2,63}")
 _REGION: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 
@@ -70,7 +72,9 @@ class NewGateway:
 
     def __post_init__(self) -> None:
         if self.name and not _GATEWAY_NAME.fullmatch(self.name):
-            raise InputError("a gateway's name has 3 to 64 lower-case letters, digits and '-'")
+            raise InputError("a gateway's name has 3 to 64 lower-case letters, digits and, after the first, '-'")
+        if self.name.startswith(RESERVED_PREFIX):
+            raise InputError(f"names that start with {RESERVED_PREFIX} are the service's own")
         check_limits(self.device_limit, self.backfill_us)
 
 
@@ -136,12 +140,10 @@ class Registration:
         name = new.name or random_gateway_name()
         gateway_key = new_key()
         blind = self.blind.gateway(name)
-        self.gateways.append(
-            (gateway_key, site_key, blind, new.enrolment.value, new.device_limit, new.backfill_us)
-        )
+        self.gateways.append((gateway_key, site_key, blind, new.enrolment.value, new.device_limit, new.backfill_us))
         self.events.append(("gateway.enrol", owner.owner_key, gateway_key, 1))
         self._seal(owner, gateway_key, [(Purpose.GATEWAY_NAME, name)])
-        return IssuedGateway(gateway_key, site_key, name, secrets.token_urlsafe(32))
+        return IssuedGateway(gateway_key, site_key, name, new_credential())
 
     def clear(self) -> None:
         """Forget the rows, once they are written."""
@@ -159,6 +161,11 @@ class Registration:
 def random_gateway_name() -> str:
     """``gw-`` and 80 random bits in base32."""
     return "gw-" + base64.b32encode(secrets.token_bytes(10)).decode("ascii").lower()
+
+
+def new_credential() -> str:
+    """256 random bits as text."""
+    return secrets.token_urlsafe(32)
 
 
 def check_limits(device_limit: int | None, backfill_us: int | None) -> None:

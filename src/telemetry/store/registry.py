@@ -3,7 +3,9 @@
 The role behind it reads `consent`, adds devices, and seals their serials into a vault that it cannot read.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
@@ -15,6 +17,7 @@ from telemetry.errors import StoreError
 from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import BLIND_BYTES, DEVICE_SCHEMA, Device, Enrolled, Enrolment, Gateway, NewDevice
 from telemetry.privacy.plan import Plan
+from telemetry.store.connection import Connect
 from telemetry.store.failures import reported
 from telemetry.store.sql import queries
 
@@ -32,17 +35,28 @@ _COPY_FIELDS: Final = (
     ("plan_class", ">i4", 4),
 )
 _COPY_RECORD: Final = np.dtype(
-    [("fields", ">i2")]
-    + [part for name, form, _ in _COPY_FIELDS for part in ((f"{name}_length", ">i4"), (name, form))]
+    [("fields", ">i2")] + [part for name, form, _ in _COPY_FIELDS for part in ((f"{name}_length", ">i4"), (name, form))]
 )
 
 
 class PostgresRegistryStore:
-    """A ports.RegistryStore over a pool of the role ``telemetry_ingest``. One event loop."""
+    """A ports.RegistryStore over one connection of the role ``telemetry_ingest``. One event loop.
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    Connects when first used, and again after the connection was lost; callers wait for one another.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection: asyncpg.Connection | None = None
+        self._turn = asyncio.Lock()
         self._sql = queries("registry")
+
+    async def close(self) -> None:
+        """Disconnect, once nobody uses the connection any more."""
+        async with self._turn:
+            if self._connection is not None:
+                await self._connection.close()
+                self._connection = None
 
     async def load(self) -> tuple[Sequence[Gateway], pl.DataFrame, Plan]:
         """All gateways, all devices (DEVICE_SCHEMA) and the current plan, of one snapshot."""
@@ -51,14 +65,13 @@ class PostgresRegistryStore:
         async def receive(data: bytes) -> None:
             stream.extend(data)
 
-        with reported("loading the registry"):
-            async with (
-                self._pool.acquire() as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                version = await connection.fetchval(self._sql["version"])
-                gateways = await connection.fetch(self._sql["gateways"])
-                await connection.copy_from_query(self._sql["copy_devices"], output=receive, format="binary")
+        async with (
+            self._connected("loading the registry") as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            version = await connection.fetchval(self._sql["version"])
+            gateways = await connection.fetch(self._sql["gateways"])
+            await connection.copy_from_query(self._sql["copy_devices"], output=receive, format="binary")
         return [_gateway(row) for row in gateways], devices_from_copy(stream), Plan.default(version)
 
     async def enrol(self, devices: Sequence[NewDevice]) -> Enrolled:
@@ -77,24 +90,38 @@ class PostgresRegistryStore:
 
     async def owner_public_keys(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]:
         """The public key of each owner, to seal to; owners who are unknown or erased are left out."""
-        with reported("reading public keys"):
-            rows = await self._pool.fetch(self._sql["public_keys"], list(owner_keys))
+        async with self._connected("reading public keys") as connection:
+            rows = await connection.fetch(self._sql["public_keys"], list(owner_keys))
         return {row["owner_key"]: row["public_key"] for row in rows}
+
+    @asynccontextmanager
+    async def _connected(self, what: str) -> AsyncIterator[asyncpg.Connection]:
+        async with self._turn:
+            with reported(what):
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self._connect()
+                connection = self._connection
+                try:
+                    yield connection
+                except BaseException:
+                    # Its state is unknown (a statement may still run): the next caller gets a new one.
+                    self._connection = None
+                    connection.terminate()
+                    raise
 
     async def _enrol(self, devices: Sequence[NewDevice]) -> Enrolled:
         wanted = {(device.site_key, device.serial_blind): device for device in devices}
         added: list[int] = []
         elsewhere = 0
-        with reported("enrolling devices"):
-            async with self._pool.acquire() as connection, connection.transaction():
-                # One statement after another: each must see what others committed while the first one waited.
-                await connection.execute(self._sql["lock_enrolment"], [one.gateway_key for one in devices])
-                found = await self._find(connection, wanted)
-                absent = [device for place, device in wanted.items() if place not in found]
-                if absent:
-                    added = await self._insert(connection, absent)
-                    elsewhere = await connection.fetchval(self._sql["count_elsewhere"], added)
-                    found |= await self._find(connection, {(one.site_key, one.serial_blind) for one in absent})
+        async with self._connected("enrolling devices") as connection, connection.transaction():
+            # One statement after another: each must see what others committed while the first one waited.
+            await connection.execute(self._sql["lock_enrolment"], [one.gateway_key for one in devices])
+            found = await self._find(connection, wanted)
+            absent = [device for place, device in wanted.items() if place not in found]
+            if absent:
+                added = await self._insert(connection, absent)
+                elsewhere = await connection.fetchval(self._sql["count_elsewhere"], added)
+                found |= await self._find(connection, {(one.site_key, one.serial_blind) for one in absent})
         return Enrolled(list(found.values()), refused=len(wanted) - len(found), elsewhere=elsewhere)
 
     async def _find(
@@ -131,9 +158,7 @@ class PostgresRegistryStore:
             if one.device_key in new
         ]
         if sealed:
-            await connection.execute(
-                self._sql["seal_serials"], *(list(column) for column in zip(*sealed, strict=True))
-            )
+            await connection.execute(self._sql["seal_serials"], *(list(column) for column in zip(*sealed, strict=True)))
         return added
 
 

@@ -1,0 +1,117 @@
+"""`telemetry decode`: what the service would make of a message, without a service."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from telemetry.cli.common import JsonOption, reported
+
+
+def decode(
+    file: Annotated[str, typer.Argument(help="File that holds one payload; - is standard input.")],
+    format_: Annotated[str, typer.Option("--format", help="native-json, native-arrow, senml-json or senml-cbor.")],
+    topic: Annotated[str | None, typer.Option(help="Topic below gw/<gateway>/; the format's own without.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the rows, what is withheld, and what is rejected and why. Identifiers appear as placeholders.
+
+    Example: telemetry decode --format native-json reading.json
+    """
+    with reported():
+        told = _decoded(_payload(file), format_, topic)
+        if as_json:
+            typer.echo(json.dumps(told))
+        else:
+            _show(told)
+    if told["rejections"]:
+        raise typer.Exit(1)
+
+
+def _payload(file: str) -> bytes:
+    from telemetry.errors import InputError
+
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the file: {error.strerror}") from None
+
+
+def _decoded(payload: bytes, format_: str, topic: str | None) -> dict[str, Any]:
+    from telemetry.codecs.limits import CodecLimits
+    from telemetry.codecs.names import safe_name
+    from telemetry.codecs.registry import CODEC_BY_NAME, build
+    from telemetry.errors import InputError
+    from telemetry.model.batch import RawMessage
+    from telemetry.privacy.identifiers import scrub
+
+    row = CODEC_BY_NAME.get(format_)
+    if row is None:
+        raise InputError("there is no such format", remedy=f"one of {', '.join(CODEC_BY_NAME)}")
+    if topic is not None and not row.claims_topic(topic):
+        raise InputError("the format does not read this topic", remedy=f"its topic is {row.topic}")
+    message = RawMessage("gateway", topic or row.topic, payload, 0, time.time_ns() // 1000)
+    found = build(format_, CodecLimits()).decode([message], [0])
+    return {
+        "rows": _rows(found.rows),
+        "unlisted": {safe_name(name): count for name, count in found.unlisted.items()},
+        "implausible": dict(found.implausible),
+        "withheld_rows": {reason.value: count for reason, count in found.withheld_rows.items()},
+        "rejections": [
+            {"reason": one.reason.value, "readings": one.readings, "detail": scrub(one.detail)}
+            for one in found.rejections
+        ],
+    }
+
+
+def _rows(rows: Any) -> list[dict[str, Any]]:
+    """Rows as JSON takes them: serials by number, kinds by name, times in RFC 3339."""
+    from datetime import UTC, datetime, timedelta
+
+    from telemetry.model.fields import DeviceKind
+
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    numbers: dict[str, int] = {}
+    told = []
+    for row in rows.iter_rows(named=True):
+        number = numbers.setdefault(row["serial"], len(numbers) + 1)
+        kind, ts = row["kind"], row["ts"]
+        try:
+            time_text = None if ts is None else (epoch + timedelta(microseconds=ts)).isoformat()
+        except OverflowError:
+            time_text = f"{ts} µs since 1970"
+        told.append(
+            {
+                "serial": f"<serial {number}>",
+                "kind": None if kind is None else DeviceKind(kind).label,
+                "ts": time_text,
+                **{
+                    name: value
+                    for name, value in row.items()
+                    if value is not None and name not in {"message", "serial", "kind", "ts"}
+                },
+            }
+        )
+    return told
+
+
+def _show(told: Mapping[str, Any]) -> None:
+    for row in told["rows"]:
+        values = "  ".join(f"{name}={value}" for name, value in row.items() if name not in {"serial", "kind", "ts"})
+        typer.echo(f"{row['serial']}  {row['kind'] or '-'}  {row['ts'] or 'time of receipt'}  {values}")
+    for title, counts in (
+        ("not listed, withheld", told["unlisted"]),
+        ("implausible, dropped", told["implausible"]),
+        ("readings withheld", told["withheld_rows"]),
+    ):
+        for name, count in counts.items():
+            typer.echo(f"{title}: {name} ({count})")
+    for one in told["rejections"]:
+        detail = f": {one['detail']}" if one["detail"] else ""
+        typer.echo(f"rejected: {one['reason']}, {one['readings']} readings{detail}")

@@ -55,8 +55,22 @@ def reasons(decoded: Decoded) -> list[tuple[int, Reason, int]]:
 def test_columns(content_type: str | None) -> None:
     decoded = decode_batch([raw(stream(GOOD), content_type)], LIMITS)
     assert decoded.rows.to_dicts() == [
-        {"message": 0, "serial": "INV00000042", "kind": 1, "ts": NOON_US, "ac_power_w": 1234.5, "operating_state_code": 4},
-        {"message": 0, "serial": "INV00000043", "kind": 6, "ts": NOON_US, "ac_power_w": None, "operating_state_code": 5},
+        {
+            "message": 0,
+            "serial": "INV00000042",
+            "kind": 1,
+            "ts": NOON_US,
+            "ac_power_w": 1234.5,
+            "operating_state_code": 4,
+        },
+        {
+            "message": 0,
+            "serial": "INV00000043",
+            "kind": 6,
+            "ts": NOON_US,
+            "ac_power_w": None,
+            "operating_state_code": 5,
+        },
     ]
     assert decoded.codec_of_message == {0: "native-arrow"}
 
@@ -199,7 +213,9 @@ def test_no_rows_at_all() -> None:
     assert (decoded.rows.height, decoded.rejections) == (0, [])
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xff\xff\xff\xff", b"not arrow", b"\xff\xff\xff\xff\xff\xff\xff\x7f", stream(GOOD)[:-60]])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff\xff\xff\xff", b"not arrow", b"\xff\xff\xff\xff\xff\xff\xff\x7f", stream(GOOD)[:-60]]
+)
 def test_what_is_no_stream(payload: bytes) -> None:
     decoded = decode(stream(GOOD), payload)
     assert decoded.rows.filter(pl.col("message") == 0).height == 2
@@ -214,7 +230,11 @@ def test_a_file_is_not_a_stream() -> None:
     assert reasons(decode(sink.getvalue())) == [(0, Reason.MALFORMED, 1)]
 
 
-STREAMS = [stream(GOOD), stream(GOOD, compression="zstd"), stream(GOOD | {"serial": pa.array(GOOD["serial"]).dictionary_encode()})]
+STREAMS = [
+    stream(GOOD),
+    stream(GOOD, compression="zstd"),
+    stream(GOOD | {"serial": pa.array(GOOD["serial"]).dictionary_encode()}),
+]
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))

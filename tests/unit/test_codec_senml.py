@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -18,7 +17,7 @@ from telemetry.codecs.registry import decode_batch
 from telemetry.codecs.senml_pack import LABELS, Record, resolve
 from telemetry.codecs.senml_table import FIELD_OF_NAME, FIELD_OF_UNIT, SUM_OF_FIELD, conversion
 from telemetry.model.batch import Decoded, RawMessage, Reason, Withheld
-from tests.support.shared import shared_data
+from tests.support.shared_data import shared_data
 
 LIMITS = CodecLimits(max_message_bytes=100_000, max_readings_per_message=1000)
 NOW_S = 1_498_780_179
@@ -76,8 +75,7 @@ def test_the_published_cbor() -> None:
 def raw(payload: bytes | list[dict[str, Any]], **other: Any) -> RawMessage:
     if not isinstance(payload, bytes):
         payload = json.dumps(payload).encode()
-    message = RawMessage("g", "senml", payload, 0, NOW_S * 1_000_000)
-    return RawMessage(**{name: getattr(message, name) for name in RawMessage.__slots__} | other)
+    return RawMessage("g", "senml", payload, 0, NOW_S * 1_000_000, **other)
 
 
 def decode(*payloads: bytes | list[dict[str, Any]]) -> Decoded:
@@ -270,7 +268,9 @@ def test_packs_that_are_none(pack: Any, reason: Reason, codec: str) -> None:
 
 
 def _as_cbor(pack: Any) -> bytes:
-    return to_cbor(pack) if isinstance(pack, list) and all(isinstance(item, dict) for item in pack) else cbor2.dumps(pack)
+    return (
+        to_cbor(pack) if isinstance(pack, list) and all(isinstance(item, dict) for item in pack) else cbor2.dumps(pack)
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,9 @@ def test_decimal_fractions_and_indefinite_lengths() -> None:
 
 ITEMS = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(-1000, 1000), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(-1000, 1000), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -328,7 +330,9 @@ def test_noise_is_refused_or_read_as_cbor2_reads_it(payload: bytes) -> None:
         assert repr(found).replace("None", "undefined") == repr(cbor2.loads(payload)).replace("None", "undefined")
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+)
 RECORDS = st.dictionaries(st.sampled_from([*LABELS.values(), "x", "x_"]), SCALARS, max_size=5)
 
 
@@ -340,9 +344,3 @@ def test_no_pack_raises_and_every_reading_is_accounted(pack: Any) -> None:
     assert accounted >= 1
     for name in decoded.rows.columns[4:]:
         assert all(value is None or math.isfinite(value) for value in decoded.rows[name])
-
-
-def test_shared_data_says_why_it_skips(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TELEMETRY_SHARED", str(tmp_path))
-    with pytest.raises(pytest.skip.Exception, match="senml"):
-        shared_data("senml")

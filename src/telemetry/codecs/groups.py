@@ -54,9 +54,9 @@ class Groups:
     def _shape(self, row: int) -> Shape | None:
         start, end = self._objects.start[row : row + 2]
         known = self._known[int(np.diff(self._objects.first_quote[row : row + 2])[0])]
-        for shape in known:
-            if Candidates(self._texts, self._objects, shape, np.array([row])).same()[0]:
-                return shape
+        for one in known:
+            if Candidates(self._texts, self._objects, one, np.array([row])).same()[0]:
+                return one
         shape = shape_of(self._texts.buffer[start:end])
         if shape is not None and len(known) < MOST_SHAPES:
             known.append(shape)

@@ -31,3 +31,6 @@ class Portions:
     worth_a_batch: int = 4096
     chunk_bytes: int = 2 * 1024 * 1024
     rare: int = 8
+
+
+DEFAULT_PORTIONS = Portions()

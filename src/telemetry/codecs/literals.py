@@ -96,6 +96,10 @@ def _has_point_before_exponent(at: U8) -> bool:
 def _cast_one_by_one(buffer: Texts, start: I64, end: I64, numeric: Bools) -> F64:
     """NaN where there is no number."""
     literals = text_series(buffer, start, np.where(numeric, end, start))
-    return pl.select(
-        pl.when(literals.str.contains(_JSON_NUMBER)).then(literals).cast(pl.Float64, strict=False).fill_null(np.nan)
-    ).to_series().to_numpy()
+    return (
+        pl.select(
+            pl.when(literals.str.contains(_JSON_NUMBER)).then(literals).cast(pl.Float64, strict=False).fill_null(np.nan)
+        )
+        .to_series()
+        .to_numpy()
+    )

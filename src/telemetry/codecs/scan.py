@@ -60,7 +60,8 @@ class Objects:
         key_length = (closes - opens) * (self.at[closes + 1] == _COLON)
         lengths = _sums(key_length, first)
         moments = _sums(key_length * np.arange(opens.size), first) - lengths * first[:-1]
-        return np.diff(first) + (lengths << 12) + (moments << 28)
+        signature: I64 = np.diff(first) + (lengths << 12) + (moments << 28)
+        return signature
 
 
 def _sums(values: I64, first: I64) -> I64:

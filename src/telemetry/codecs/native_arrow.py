@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry.codecs.arrow_stream import read_stream
+from telemetry.codecs.arrow_stream import REFUSALS, read_stream
 from telemetry.codecs.columns import Identity, Part, frame
 from telemetry.codecs.json_text import Refused
 from telemetry.codecs.limits import CodecLimits
@@ -53,14 +53,17 @@ class NativeArrow:
         parts: list[Part] = []
         for message, index in zip(messages, indices, strict=True):
             batches = read_stream(message.payload, self.limits)
-            if not isinstance(batches, Refused):
-                limit = self.limits.max_readings_per_message
-                if sum(batch.num_rows for batch in batches) > limit:
-                    batches = Refused(Reason.TOO_MANY_READINGS, f"more than {limit} readings")
             if isinstance(batches, Refused):
                 outcome.reject(index, batches.reason, 1, batches.detail)
-            else:
-                parts.extend(_decode_batch(batch, index, outcome) for batch in batches if batch.num_rows)
+                continue
+            of_message = Outcome()
+            try:
+                found = [_decode_batch(batch, index, of_message) for batch in batches if batch.num_rows]
+            except (*REFUSALS, pl.exceptions.PolarsError):
+                outcome.reject(index, Reason.MALFORMED, 1, "a column of a type that cannot be read")
+                continue
+            parts += found
+            outcome.merge(of_message)
         outcome.frames.append(frame(parts))
         return outcome.decoded()
 
@@ -73,7 +76,7 @@ def _decode_batch(batch: pa.RecordBatch, message: int, outcome: Outcome) -> Part
     ts, ts_ok = _times(columns.get("ts", absent))
     good = np.ones(batch.num_rows, np.bool_)
     for reason, ok in ((Reason.BAD_SERIAL, serial_ok), (Reason.BAD_KIND, kind > 0), (Reason.BAD_TIME, ts_ok)):
-        if bad := np.count_nonzero(good & ~ok):
+        if bad := _count(good & ~ok):
             outcome.reject(message, reason, bad)
         good &= ok
     has_value, has_unlisted, has_implausible = (np.zeros(batch.num_rows, np.bool_) for _ in range(3))
@@ -84,23 +87,27 @@ def _decode_batch(batch: pa.RecordBatch, message: int, outcome: Outcome) -> Part
         given = good & column.is_valid().to_numpy(zero_copy_only=False)
         if name not in FIELD_BY_NAME:
             if given.any():
-                outcome.unlisted[name] += np.count_nonzero(given)
+                outcome.unlisted[name] += _count(given)
                 has_unlisted |= given
             continue
         numbers = _numbers(name, column)
         present = given & np.isfinite(numbers)
-        if wrong := np.count_nonzero(given & ~present):
+        if wrong := _count(given & ~present):
             outcome.implausible[name] += wrong
             has_implausible |= given & ~present
         if present.any():
             values[name] = np.where(present, numbers, np.nan)
             has_value |= present
     withheld = good & ~has_value & has_unlisted & ~has_implausible
-    outcome.withhold(Withheld.UNLISTED, np.count_nonzero(withheld))
-    if empty := np.count_nonzero(good & ~has_value & ~withheld):
+    outcome.withhold(Withheld.UNLISTED, _count(withheld))
+    if empty := _count(good & ~has_value & ~withheld):
         outcome.reject(message, Reason.EMPTY, empty)
     identity = Identity(np.full(batch.num_rows, message, np.uint32), serial, kind, ts)
     return Part(identity, values).take(np.flatnonzero(good & has_value))
+
+
+def _count(mask: Bools) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def _texts(column: pa.Array) -> pl.Series | None:
@@ -149,7 +156,8 @@ def _times(column: pa.Array) -> tuple[I64, Bools]:
 
 
 def _integers(column: pa.Array) -> I64:
-    return column.fill_null(0).to_numpy(zero_copy_only=False)
+    integers: I64 = column.fill_null(0).to_numpy(zero_copy_only=False)
+    return integers
 
 
 def _numbers(name: str, column: pa.Array) -> F64:

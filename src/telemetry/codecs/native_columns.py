@@ -20,6 +20,7 @@ from telemetry.codecs.literals import read_literals
 from telemetry.codecs.readings import Builder
 from telemetry.codecs.words import I64, Bools
 
+_TYPICAL: Final = 32  # readings of a message of columns
 _HEAD: Final = 96  # bytes in which the first key of columns ends
 _STARTS: Final = (b'":[', b'": [')
 _COMMA, _SPACE = b", "
@@ -59,7 +60,7 @@ def read_columns(
         alike.positions.append(position)
         alike.contents.append([content for content, _, _ in cut])
     for skeleton, alike in groups.items():
-        names = _names(skeleton) if len(alike.positions) >= portions.rare or len(groups) == 1 else None
+        names = _names(skeleton) if len(alike.positions) * _TYPICAL >= portions.rare else None
         if names is None or len(names) != len(alike.contents[0]):
             read.left += alike.positions
         else:

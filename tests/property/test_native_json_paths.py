@@ -149,7 +149,7 @@ def payloads(draw: st.DrawFn) -> bytes:
     return payload
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(payloads(), min_size=1, max_size=12))
 def test_a_batch_is_what_its_messages_are(batch: list[bytes]) -> None:
     both(batch)
@@ -176,7 +176,7 @@ def variations(value: str) -> list[bytes]:
     return [text.encode(errors="surrogatepass") for text in found]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=4))
 def test_every_value_in_every_place(values: list[str]) -> None:
     good = json.dumps(WHOLE, separators=(",", ":")).encode()
@@ -246,7 +246,7 @@ def columns(draw: st.DrawFn) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(columns(), min_size=1, max_size=8), st.lists(payloads(), max_size=2))
 def test_columns_among_others(batch: list[bytes], others: list[bytes]) -> None:
     both([*batch, *others])
@@ -262,7 +262,7 @@ def test_every_odd_value_in_every_column(name: str) -> None:
     both([text.encode(errors="surrogatepass") for text in batch])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(max_size=40) | st.text('[]{}",:0123456789.eE+-nulltrefas \\', max_size=40).map(str.encode)))
 def test_noise(batch: list[bytes]) -> None:
     good = b'{"serial":"INV00000042","kind":"inverter","ts":1746100800000,"ac_power_w":1}'
@@ -280,3 +280,10 @@ def test_the_test_sees_a_difference() -> None:
     except AssertionError:
         return
     raise AssertionError("two different results passed for the same")
+
+
+@pytest.mark.long
+@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(payloads() | columns(), min_size=1, max_size=12))
+def test_many_batches(batch: list[bytes]) -> None:
+    both(batch)

@@ -322,7 +322,7 @@ def test_what_cbor2_writes_is_read(item: object) -> None:
     assert repr(found) == repr(item)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60))
 def test_noise_is_refused_or_read_as_cbor2_reads_it(payload: bytes) -> None:
     found = parse_cbor(payload, LIMITS)
@@ -336,7 +336,7 @@ SCALARS = (
 RECORDS = st.dictionaries(st.sampled_from([*LABELS.values(), "x", "x_"]), SCALARS, max_size=5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(RECORDS | SCALARS, max_size=4) | SCALARS)
 def test_no_pack_raises_and_every_reading_is_accounted(pack: Any) -> None:
     decoded = decode(json.dumps(pack).encode())

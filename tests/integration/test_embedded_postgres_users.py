@@ -135,6 +135,14 @@ async def test_a_cluster_keeps_its_user_when_a_better_one_appears(closed_dir, sh
         assert psutil.Process(postgres.pid).uids().effective == NOBODY
 
 
+async def test_a_copied_data_directory_does_not_share_the_cluster_of_the_original(closed_dir, shared):
+    async with EmbeddedPostgres(closed_dir / "db", settings=FAST, shared_places=[shared]):
+        pass
+    shutil.copytree(closed_dir / "db", closed_dir / "copy")
+    with pytest.raises(SupervisorError, match="one is a copy of the other"):
+        await EmbeddedPostgres(closed_dir / "copy", shared_places=[shared]).start()
+
+
 async def test_binaries_that_the_server_cannot_reach_are_copied_and_run_from_the_copy(closed_dir, shared, monkeypatch):
     monkeypatch.setattr(postgres_files, "can_traverse", lambda *_: False)
     postgres = EmbeddedPostgres(closed_dir / "db", settings=FAST, shared_places=[shared])

@@ -344,9 +344,9 @@ async def _copy_migrated(data_dir: Path) -> None:
         directory = Path(tempfile.mkdtemp(prefix="ts-"))
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
         made = directory / "data"
-        made.mkdir()
-        for each in (directory, made):
-            each.chmod(0o711)
+        (made / "postgres").mkdir(parents=True)
+        for each in (directory, made, made / "postgres"):
+            each.chmod(0o711)  # reachable for the server's user, so that the cluster is in it and copied with it
         async with EmbeddedPostgres(made / "postgres") as postgres:
             await prepare_database(postgres, FileKeystore(made / "keys"))
         _migrated.append(made)

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 
 from telemetry.embedded.postgres_files import (
     ADMIN,
+    NOTE,
     SHARED_PLACES,
     WHEEL,
     Place,
@@ -231,7 +232,7 @@ class EmbeddedPostgres:
             shutil.rmtree(making, ignore_errors=True)
         if place.home != place.data_dir:
             # Both ways: whoever finds a cluster there can tell whether its data directory still exists.
-            write_private(place.home / "belongs-to", f"{place.data_dir}\n")
+            write_private(place.home / NOTE, f"{place.data_dir}\n")
             write_private(place.pointer, f"{place.home}\n")
 
     def _check_version(self) -> None:

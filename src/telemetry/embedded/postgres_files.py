@@ -26,6 +26,7 @@ ADMIN = "postgres"
 SHARED_PLACES = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - private_directory() refuses foreign owners
 SHARED_NAME = "telemetry-postgres"
 POINTER = "location"
+NOTE = "belongs-to"
 # sockaddr_un holds 108 bytes on Linux and 104 on BSD and macOS, the closing zero included.
 MAX_SOCKET_PATH = 100
 
@@ -77,12 +78,29 @@ def find_place(data_dir: Path, account: Account | None, shared: Sequence[Path] =
                 f"{pointer} names a cluster that is gone",
                 remedy="restore it from a backup, or remove that file to start with an empty database",
             )
+        _check_belongs(home, data_dir)
         return Place(data_dir, home, _owner_of(home / "cluster", account))
     here = Place(data_dir, data_dir, _owner_of(data_dir / "cluster", account))
     if account is None or (can_traverse(data_dir, account) and here.socket_dir.parent == data_dir):
         return here
     home = shared_directory(shared) / name_for(data_dir)
     return Place(data_dir, home, _owner_of(home / "cluster", account))
+
+
+def _check_belongs(home: Path, data_dir: Path) -> None:
+    """Refuse a data directory that is a copy of another: both would be one database under two names.
+
+    A directory that was moved may go on, once the one it was moved from is gone.
+    """
+    try:
+        owner = Path((home / NOTE).read_text().strip())
+    except OSError:
+        return
+    if owner != data_dir and owner.exists():
+        raise SupervisorError(
+            f"the cluster of {data_dir} belongs to {owner}: one is a copy of the other",
+            remedy="copy the cluster with pg_basebackup or a dump, not its data directory",
+        )
 
 
 def _owner_of(cluster: Path, account: Account | None) -> Account | None:

@@ -1,7 +1,7 @@
 """Stage ``decode``: JSON messages of 50 readings to columns, on one core, against the JSON parser alone.
 
 The limit is msgspec reading the same payloads to untyped objects: no columns, no checks. Rounds alternate.
-Besides: one reading a message, and columns messages.
+Besides: one reading a message, columns, Arrow streams and SenML packs of the same readings.
 """
 
 import os
@@ -13,10 +13,13 @@ from typing import Any
 
 import msgspec
 import orjson
+import pyarrow as pa
 
 from benchmarks.generator import Load, payloads
 from benchmarks.measure import CpuMeter, alternate, result
 from telemetry.codecs.limits import CodecLimits
+from telemetry.codecs.names import IDENTITY
+from telemetry.codecs.native_arrow import CONTENT_TYPE as ARROW
 from telemetry.codecs.registry import decode_batch
 from telemetry.memory import calm_garbage_collection, keep_freed_memory
 from telemetry.model.batch import RawMessage
@@ -47,6 +50,38 @@ def as_columns(messages: list[RawMessage]) -> list[RawMessage]:
         columns = {name: [reading[name] for reading in readings] for name in readings[0]}
         made.append(message._replace(payload=orjson.dumps(columns)))
     return made
+
+
+def as_arrow(messages: list[RawMessage]) -> list[RawMessage]:
+    """The same readings, each message as an Arrow stream."""
+    made = []
+    for message in messages:
+        table = pa.Table.from_pylist(orjson.loads(message.payload))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        made.append(message._replace(payload=sink.getvalue().to_pybytes(), content_type=ARROW))
+    return made
+
+
+def as_senml(messages: list[RawMessage]) -> list[RawMessage]:
+    """The same readings as SenML packs, a record for each value."""
+    made = []
+    for message in messages:
+        pack = [
+            {"n": f"{reading['serial']}/{name}", "t": number + 1.7e9, "v": value}
+            for number, reading in enumerate(orjson.loads(message.payload))
+            for name, value in reading.items()
+            if name not in IDENTITY
+        ]
+        made.append(message._replace(topic="senml", payload=orjson.dumps(pack)))
+    return made
+
+
+def alone(messages: list[RawMessage], readings: int, rounds: int) -> dict[str, int]:
+    """Readings a second of decoding, where no JSON parser is the limit."""
+    seconds = alternate(rounds, {"decode": lambda: decode_batch(messages, LIMITS)})
+    return {"readings_per_second": round(readings / seconds["decode"])}
 
 
 def rate(messages: list[RawMessage], readings: int, rounds: int) -> dict[str, float]:
@@ -83,5 +118,7 @@ def run(quick: bool) -> dict[str, Any]:
             "readings_per_second": round(tables["decode"]),
             "ratio": round(tables["decode"] / tables["parse"], 3),
         },
+        arrow=alone(as_arrow(many[:400]), 20_000, rounds),
+        senml=alone(as_senml(many[:40]), 2_000, rounds),
         readings_per_message=50,
     )

@@ -78,8 +78,7 @@ class Timeline:
         ``ts_us``: the time of its last reading, which is never published before the wall clock shows it.
         """
         since_start_s = (ts_us - self.start_us) / 1e6
-        if self.speed:
-            paced_s = since_start_s / self.speed
-        else:  # the gateways take turns within a message's interval
-            paced_s = (sequence - 1 + index / self.gateways) * self.message_s
+        # without a speed the gateways take turns within a message's interval
+        turn = sequence - 1 + index / self.gateways
+        paced_s = since_start_s / self.speed if self.speed else turn * self.message_s
         return max(paced_s, since_start_s - self.behind_s)

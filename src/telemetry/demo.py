@@ -77,6 +77,7 @@ class Outcome:
             "commit_ms": figures["commit_ms"],
             "identifiers_found": self.scanned.identifiers_found,
             "identifiers_searched": self.scanned.canaries,
+            "identifiers_found_in": sorted({finding.place for finding in self.scanned.findings}),
             "scan_complete": self.scanned.complete,
             "replayed": self.replayed,
             "seconds_to_ready": round(self.seconds_to_ready, 2),
@@ -133,14 +134,20 @@ class Demo:
                 ready_s = time.monotonic() - began
                 self._tell_where(health, broker, postgres, ready_s)
                 try:
-                    return await self._feed(worker, feeds, postgres, health, ready_s)
+                    return await self._feed(worker, feeds, (postgres, broker), health, ready_s)
                 finally:
                     for feed in feeds:
                         feed.kill()
 
     async def _feed(
-        self, worker: Worker, feeds: list[Feed], postgres: EmbeddedPostgres, health: HealthServer, ready_s: float
+        self,
+        worker: Worker,
+        feeds: list[Feed],
+        embedded: tuple[EmbeddedPostgres, EmbeddedBroker],
+        health: HealthServer,
+        ready_s: float,
     ) -> Outcome:
+        postgres, broker = embedded
         for feed in feeds:
             await feed.start()
         for feed in feeds:
@@ -155,6 +162,7 @@ class Demo:
             await _until(lambda: self._drained(worker, published), _DRAIN_S, "not all was committed")
         seconds = time.monotonic() - started
         figures = self.observer.snapshot()
+        await broker.save()  # it kept messages until they were acknowledged, which all are now
         self.say("searching every table, file and metric for serials, names, addresses and coordinates")
         scanned = await self._scan(postgres, health, feeds)
         replayed = sum(summary["published"] for feed, summary in zip(feeds, summaries, strict=True) if feed.recorded)

@@ -45,9 +45,7 @@ async def test_config_prints_the_file_or_what_a_file_comes_to(installed: Install
 async def test_config_refuses_an_unknown_key_in_one_line(installed: Installation, tmp_path):
     config = tmp_path / "other.toml"
     config.write_text("[broker]\nprot = 1\n")
-    told = await Installation(installed.data_dir, config, installed.postgres, installed.keystore).telemetry(
-        "config"
-    )
+    told = await Installation(installed.data_dir, config, installed.postgres, installed.keystore).telemetry("config")
     assert told.code == 2
     assert "did you mean broker.port?" in told.err
     assert len(told.err.splitlines()) == 1
@@ -59,9 +57,7 @@ async def test_doctor_finds_nothing_to_mend_and_then_what_is_broken(installed: I
         assert told.json["healthy"], told.out
         assert told.code == 0
         checks = {finding["check"] for finding in told.json["findings"] if finding["status"] == "ok"}
-        assert {"keys", "broker", "database roles", "durability", "migrations", "partitions"} - checks <= {
-            "partitions"
-        }
+        assert {"keys", "broker", "database roles", "durability", "migrations", "partitions"} - checks <= {"partitions"}
         key = installed.keystore._directory / "kek"
         key.chmod(0o644)
         try:

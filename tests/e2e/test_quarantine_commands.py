@@ -53,8 +53,7 @@ class Held:
         await sink.close()
         digests = [one.digest for one in sealed]
         return await self.sql(
-            "SELECT array_agg(quarantine_key ORDER BY quarantine_key) FROM readings.quarantine"
-            " WHERE digest = ANY($1)",
+            "SELECT array_agg(quarantine_key ORDER BY quarantine_key) FROM readings.quarantine WHERE digest = ANY($1)",
             digests,
         )
 
@@ -135,9 +134,7 @@ async def test_a_message_of_nobody_opens_with_the_service_s_key_and_its_gateway_
 
 async def test_what_no_key_opens_is_counted_and_stays(held: Held):
     numbers = await held.quarantined(reading(400.0, 40), reason=Reason.TOO_DEEP)
-    await held.sql(
-        "UPDATE readings.quarantine SET sealed = sealed || '\\x00' WHERE quarantine_key = $1", numbers[0]
-    )
+    await held.sql("UPDATE readings.quarantine SET sealed = sealed || '\\x00' WHERE quarantine_key = $1", numbers[0])
     told = (await held.installed.telemetry("quarantine", "retry", "--reason", "too_deep", "--json")).json
     assert (told["tried"], told["unopened"]) == (0, 1)
     assert await held.state(numbers[0]) == ("held", 1)
@@ -161,14 +158,10 @@ async def test_list_and_show_tell_all_but_the_content(held: Held):
 
 async def test_discard_deletes_the_content_and_keeps_the_count(held: Held):
     numbers = await held.quarantined(b"{poison", reason=Reason.UNEQUAL_COLUMNS)
-    told = await held.installed.telemetry(
-        "quarantine", "discard", "--reason", "unequal_columns", "--yes", "--json"
-    )
+    told = await held.installed.telemetry("quarantine", "discard", "--reason", "unequal_columns", "--yes", "--json")
     assert told.json == {"discarded": 1}
     assert await held.state(numbers[0]) == ("discarded", 1)
-    assert (
-        await held.sql("SELECT length(sealed) FROM readings.quarantine WHERE quarantine_key = $1", numbers[0]) == 0
-    )
+    assert await held.sql("SELECT length(sealed) FROM readings.quarantine WHERE quarantine_key = $1", numbers[0]) == 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["7", "--all"], ["7", "--reason", "malformed"]])

@@ -139,9 +139,7 @@ async def test_tables_for_people_show_what_is_sealed_as_sealed(installed: Instal
         assert "(sealed)" in shown.out
         assert home["name"] not in shown.out
         assert "Example Owner" not in shown.out
-    assert (
-        "nothing yet" in (await installed.telemetry("device", "list", "--site", home["site"], as_json=False)).out
-    )
+    assert "nothing yet" in (await installed.telemetry("device", "list", "--site", home["site"], as_json=False)).out
 
 
 async def test_serials_are_listed_only_when_revealed_and_then_the_owner_can_see_it(installed: Installation):

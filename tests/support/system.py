@@ -101,7 +101,7 @@ class System:
     broker_link: Proxy
     worker: WorkerProcess
     feeds: list[Feed] = field(default_factory=list)
-    _sentinel: Credential = Credential("")
+    _sentinel: Credential = field(default_factory=lambda: Credential(""))
     _settled: int = 0
 
     # ---- who exists

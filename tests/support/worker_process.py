@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,4 +142,6 @@ class WorkerProcess:
                 page = answer.read().decode()
         except OSError:
             return {}
-        return {name: float(value) for name, value in re.findall(r"^([a-z][^ ]*(?:\{.*?\})?) (\S+)$", page, re.M)}
+        return {
+            name: float(value) for name, value in re.findall(r"^([a-z][^ ]*(?:\{.*?\})?) (\S+)$", page, re.MULTILINE)
+        }

@@ -21,7 +21,8 @@ _MESSAGE_HEADER, _BATCH_OF_DICTIONARY = 2, 1  # field numbers in Message.fbs
 _ROWS, _BUFFERS, _COMPRESSION = 0, 2, 3
 _NOT_COMPRESSED: Final = -1
 _MAX_BATCHES: Final = 1000
-_REFUSALS: Final = (pa.ArrowException, ValueError, TypeError, OverflowError, IndexError, struct.error, MemoryError)
+# what Arrow and the reader below raise for streams that are none
+REFUSALS: Final = (pa.ArrowException, OSError, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,11 @@ def read_stream(payload: bytes, limits: CodecLimits) -> list[pa.RecordBatch] | R
             if len(set(reader.schema.names)) < len(reader.schema.names):
                 return Refused(Reason.DUPLICATE_KEY, "a column twice")
             batches = list(reader)
+        if sum(batch.num_rows for batch in batches) > limits.max_readings_per_message:
+            return Refused(Reason.TOO_MANY_READINGS, f"more than {limits.max_readings_per_message} readings")
         for batch in batches:
             batch.validate(full=True)
-    except _REFUSALS:
+    except REFUSALS:
         return Refused(Reason.MALFORMED, "not an Arrow stream")
     return batches
 

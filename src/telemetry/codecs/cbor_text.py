@@ -115,12 +115,7 @@ class _Reader:
 
     def _string(self, major: int, length: int | None) -> bytes | str:
         if length is None:
-            parts = []
-            while (found := self._item(self._max_depth)) is not _BREAK:
-                if not isinstance(found, bytes if major == _BYTES else str):
-                    raise _malformed("a string of something else")
-                parts.append(found)
-            return (b"" if major == _BYTES else "").join(parts)  # type: ignore[attr-defined,no-any-return]
+            return self._chunks(major)
         taken = self._take(length)
         if major == _BYTES:
             return taken
@@ -128,6 +123,17 @@ class _Reader:
             return taken.decode()
         except UnicodeDecodeError:
             raise _malformed("text that is not UTF-8") from None
+
+    def _chunks(self, major: int) -> bytes | str:
+        """A string of indefinite length: strings of its own kind up to the break (section 3.2.3)."""
+        parts: list[object] = []
+        while (found := self._item(self._max_depth)) is not _BREAK:
+            parts.append(found)
+        texts = [part for part in parts if isinstance(part, str)]
+        runs = [part for part in parts if isinstance(part, bytes)]
+        if len(texts if major == _TEXT else runs) < len(parts):
+            raise _malformed("a string of something else")
+        return "".join(texts) if major == _TEXT else b"".join(runs)
 
     def _map(self, length: int | None, depth: int) -> dict[str | int, object]:
         found: dict[str | int, object] = {}

@@ -94,7 +94,10 @@ class Part:
         for name in set[str]().union(*(part.values for part in parts)):
             columns = [part.values.get(name) for part in parts]
             values[name] = np.concatenate(
-                [np.full(one.ts.size, np.nan) if column is None else column for one, column in zip(of, columns, strict=True)]
+                [
+                    np.full(one.ts.size, np.nan) if column is None else column
+                    for one, column in zip(of, columns, strict=True)
+                ]
             )
         return Part(identity, values)
 

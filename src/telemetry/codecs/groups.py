@@ -24,16 +24,24 @@ class Groups:
         self._texts, self._objects, self._known = texts, objects, known
         self.found: list[Group] = []
         self.understood: Bools = np.zeros(objects.message.size, np.bool_)
+        self._readings = np.bincount(objects.message)
         rest = np.arange(objects.message.size)
         quotes = np.diff(objects.first_quote)
-        if rest.size and (quotes == quotes[0]).all():
+        if rest.size >= rare and (quotes == quotes[0]).all():
             rest = self._read(rest)
         for alike in _by_signature(objects, rest):
             rows = alike
             for _ in range(_TRIES):
-                if not rows.size or (rows.size < rare and self.found):
+                if not self._worth(rows, rare):
                     break
                 rows = self._read(rows)
+
+    def _worth(self, rows: I64, rare: int) -> bool:
+        """Whether reading ``rows`` here saves the reference enough readings: all of their messages."""
+        if rows.size >= rare:
+            return True
+        messages = np.unique(self._objects.message[rows])
+        return bool(rows.size) and int(self._readings[messages].sum()) >= rare
 
     def _read(self, rows: I64) -> I64:
         """Read those of ``rows`` that have the shape of the first; returns the others, nothing if it has none."""
@@ -54,9 +62,9 @@ class Groups:
     def _shape(self, row: int) -> Shape | None:
         start, end = self._objects.start[row : row + 2]
         known = self._known[int(np.diff(self._objects.first_quote[row : row + 2])[0])]
-        for shape in known:
-            if Candidates(self._texts, self._objects, shape, np.array([row])).same()[0]:
-                return shape
+        for one in known:
+            if Candidates(self._texts, self._objects, one, np.array([row])).same()[0]:
+                return one
         shape = shape_of(self._texts.buffer[start:end])
         if shape is not None and len(known) < MOST_SHAPES:
             known.append(shape)

@@ -46,14 +46,9 @@ def parse_json(payload: bytes, limits: CodecLimits) -> object | Refused:
     NaN, Infinity and numbers beyond binary64 become such floats: the caller drops them one by one. Integers of
     more than 20 characters become floats. Depth is bounded before parsing, without recursion.
     """
-    if len(payload) > limits.max_message_bytes:
-        return Refused(Reason.TOO_LARGE, f"more than {limits.max_message_bytes} bytes")
-    if depth(payload, limits.max_depth) > limits.max_depth:
-        return Refused(Reason.TOO_DEEP, f"nested more than {limits.max_depth} deep")
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError:
-        return Refused(Reason.MALFORMED, "not UTF-8")
+    text = _bounded(payload, limits)
+    if isinstance(text, Refused):
+        return text
     try:
         return _DECODER.decode(text)  # type: ignore[no-any-return]
     except _DuplicateKeyError:
@@ -62,6 +57,18 @@ def parse_json(payload: bytes, limits: CodecLimits) -> object | Refused:
         return Refused(Reason.MALFORMED, f"not JSON at character {error.pos}")
     except RecursionError:  # cannot happen below the limit; a caller may stand deep in its own stack
         return Refused(Reason.TOO_DEEP, "nested deeper than the parser goes")
+
+
+def _bounded(payload: bytes, limits: CodecLimits) -> str | Refused:
+    """The payload as text, if it is within the limits."""
+    if len(payload) > limits.max_message_bytes:
+        return Refused(Reason.TOO_LARGE, f"more than {limits.max_message_bytes} bytes")
+    if depth(payload, limits.max_depth) > limits.max_depth:
+        return Refused(Reason.TOO_DEEP, f"nested more than {limits.max_depth} deep")
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return Refused(Reason.MALFORMED, "not UTF-8")
 
 
 def depth(payload: bytes, enough: int) -> int:

@@ -24,10 +24,13 @@ class Portions:
     """How much work is worth doing at once; changes speed, never results.
 
     ``worth_a_batch``: payload bytes below which messages are read one by one. ``chunk_bytes``: payload bytes read in
-    one go, large enough to pay for the calls, small enough for a core's cache. ``rare``: a shape of fewer objects is
-    read one by one.
+    one go, large enough to pay for the calls, small enough for a core's cache. ``rare``: a shape is read on its own
+    if the messages that it occurs in have so many readings; fewer are read one by one.
     """
 
     worth_a_batch: int = 4096
     chunk_bytes: int = 2 * 1024 * 1024
-    rare: int = 8
+    rare: int = 64
+
+
+DEFAULT_PORTIONS = Portions()

@@ -24,7 +24,6 @@ from telemetry.codecs.limits import CodecLimits, Portions
 from telemetry.codecs.words import I64, Bools
 
 
-
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     positions: list[int] = field(default_factory=list)  # in payloads

@@ -5,6 +5,7 @@ naive one is UTC) or whole milliseconds; fields are numbers of any width. What i
 rejected is so by the rules of native JSON.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -15,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from telemetry.codecs.arrow_stream import read_stream
+from telemetry.codecs.arrow_stream import REFUSALS, read_stream
 from telemetry.codecs.columns import Identity, Part, frame
 from telemetry.codecs.json_text import Refused
 from telemetry.codecs.limits import CodecLimits
@@ -26,6 +27,8 @@ from telemetry.codecs.words import F64, I64, U8, Bools
 from telemetry.model.batch import Decoded, RawMessage, Reason, Withheld
 from telemetry.model.fields import FIELD_BY_NAME, KIND_BY_LABEL, FieldKind
 from telemetry.model.identity import MAX_SERIAL_LENGTH
+
+_Batch = tuple[int, pa.RecordBatch]  # with the number of its message
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
 _CONTINUATION: Final = b"\xff\xff\xff\xff"  # how every message of a stream begins; no JSON does
@@ -50,33 +53,47 @@ class NativeArrow:
     def decode(self, messages: Sequence[RawMessage], indices: Sequence[int]) -> Decoded:
         """Rows, rejections and counts of ``messages``; message ``i`` is called ``indices[i]``."""
         outcome = Outcome(codec_of_message=dict.fromkeys(indices, self.name))
-        parts: list[Part] = []
+        alike: defaultdict[object, list[_Batch]] = defaultdict(list)
         for message, index in zip(messages, indices, strict=True):
             batches = read_stream(message.payload, self.limits)
-            if not isinstance(batches, Refused):
-                limit = self.limits.max_readings_per_message
-                if sum(batch.num_rows for batch in batches) > limit:
-                    batches = Refused(Reason.TOO_MANY_READINGS, f"more than {limit} readings")
             if isinstance(batches, Refused):
                 outcome.reject(index, batches.reason, 1, batches.detail)
-            else:
-                parts.extend(_decode_batch(batch, index, outcome) for batch in batches if batch.num_rows)
+                continue
+            for batch in batches:
+                if batch.num_rows:
+                    alike[tuple(batch.schema.names), tuple(batch.schema.types)].append((index, batch))
+        parts = [part for group in alike.values() for part in _decode_group(group, outcome)]
         outcome.frames.append(frame(parts))
         return outcome.decoded()
 
 
-def _decode_batch(batch: pa.RecordBatch, message: int, outcome: Outcome) -> Part:
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    absent = pa.nulls(batch.num_rows)
+def _decode_group(group: Sequence[_Batch], outcome: Outcome) -> list[Part]:
+    """Batches with the same columns as one; where that cannot be, each on its own."""
+    of_group = Outcome()
+    try:
+        part = _decode_columns(group, of_group)
+    except (*REFUSALS, pl.exceptions.PolarsError):
+        if len(group) > 1:
+            return [part for one in group for part in _decode_group([one], outcome)]
+        outcome.reject(group[0][0], Reason.MALFORMED, 1, "a column of a type that cannot be read")
+        return []
+    outcome.merge(of_group)
+    return [part]
+
+
+def _decode_columns(group: Sequence[_Batch], outcome: Outcome) -> Part:
+    table = pa.Table.from_batches([batch for _, batch in group]).unify_dictionaries().combine_chunks()
+    columns = {name: _one(column) for name, column in zip(table.schema.names, table.columns, strict=True)}
+    messages = np.repeat([index for index, _ in group], [batch.num_rows for _, batch in group])
+    absent = pa.nulls(table.num_rows)
     serial, serial_ok = _serials(columns.get("serial", absent))
     kind = _kinds(columns.get("kind", absent))
     ts, ts_ok = _times(columns.get("ts", absent))
-    good = np.ones(batch.num_rows, np.bool_)
+    good = np.ones(table.num_rows, np.bool_)
     for reason, ok in ((Reason.BAD_SERIAL, serial_ok), (Reason.BAD_KIND, kind > 0), (Reason.BAD_TIME, ts_ok)):
-        if bad := np.count_nonzero(good & ~ok):
-            outcome.reject(message, reason, bad)
+        _reject(outcome, messages[good & ~ok], reason)
         good &= ok
-    has_value, has_unlisted, has_implausible = (np.zeros(batch.num_rows, np.bool_) for _ in range(3))
+    has_value, has_unlisted, has_implausible = (np.zeros(table.num_rows, np.bool_) for _ in range(3))
     values: dict[str, F64] = {}
     for name, column in columns.items():
         if name in IDENTITY:
@@ -84,23 +101,36 @@ def _decode_batch(batch: pa.RecordBatch, message: int, outcome: Outcome) -> Part
         given = good & column.is_valid().to_numpy(zero_copy_only=False)
         if name not in FIELD_BY_NAME:
             if given.any():
-                outcome.unlisted[name] += np.count_nonzero(given)
+                outcome.unlisted[name] += _count(given)
                 has_unlisted |= given
             continue
         numbers = _numbers(name, column)
         present = given & np.isfinite(numbers)
-        if wrong := np.count_nonzero(given & ~present):
+        if wrong := _count(given & ~present):
             outcome.implausible[name] += wrong
             has_implausible |= given & ~present
         if present.any():
             values[name] = np.where(present, numbers, np.nan)
             has_value |= present
     withheld = good & ~has_value & has_unlisted & ~has_implausible
-    outcome.withhold(Withheld.UNLISTED, np.count_nonzero(withheld))
-    if empty := np.count_nonzero(good & ~has_value & ~withheld):
-        outcome.reject(message, Reason.EMPTY, empty)
-    identity = Identity(np.full(batch.num_rows, message, np.uint32), serial, kind, ts)
-    return Part(identity, values).take(np.flatnonzero(good & has_value))
+    outcome.withhold(Withheld.UNLISTED, _count(withheld))
+    _reject(outcome, messages[good & ~has_value & ~withheld], Reason.EMPTY)
+    part = Part(Identity(messages.astype(np.uint32), serial, kind, ts), values)
+    return part if (good & has_value).all() else part.take(np.flatnonzero(good & has_value))
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _reject(outcome: Outcome, messages: npt.NDArray[np.int64], reason: Reason) -> None:
+    """One reading of each of ``messages``, which repeat."""
+    for message, count in zip(*np.unique(messages, return_counts=True), strict=True):
+        outcome.reject(int(message), reason, int(count))
+
+
+def _count(mask: Bools) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def _texts(column: pa.Array) -> pl.Series | None:
@@ -149,7 +179,8 @@ def _times(column: pa.Array) -> tuple[I64, Bools]:
 
 
 def _integers(column: pa.Array) -> I64:
-    return column.fill_null(0).to_numpy(zero_copy_only=False)
+    integers: I64 = column.fill_null(0).to_numpy(zero_copy_only=False)
+    return integers
 
 
 def _numbers(name: str, column: pa.Array) -> F64:

@@ -20,6 +20,7 @@ from telemetry.codecs.literals import read_literals
 from telemetry.codecs.readings import Builder
 from telemetry.codecs.words import I64, Bools
 
+_TYPICAL: Final = 32  # readings of a message of columns
 _HEAD: Final = 96  # bytes in which the first key of columns ends
 _STARTS: Final = (b'":[', b'": [')
 _COMMA, _SPACE = b", "
@@ -50,16 +51,22 @@ def read_columns(
     groups: defaultdict[bytes, _Alike] = defaultdict(_Alike)
     for position in positions:
         payload = payloads[position]
-        if len(payload) > limits.max_message_bytes:
+        # Each bracket that opens must stand behind a colon. Then pieces alternate: between arrays, in an array; what
+        # is out of turn would leave a colon in an array, where no entry has one.
+        arrays = payload.count(b"[")
+        pieces = payload.replace(b"[", b"]").split(b"]")
+        if (
+            len(payload) > limits.max_message_bytes
+            or len(pieces) != 2 * arrays + 1
+            or (payload.count(b":[") != arrays and payload.count(b": [") != arrays)
+        ):
             read.left.append(position)
             continue
-        head, *arrays = payload.split(b"[")
-        cut = [array.partition(b"]") for array in arrays]
-        alike = groups[b"[]".join((head, *(behind for _, _, behind in cut)))]
+        alike = groups[b"[]".join(pieces[0::2])]
         alike.positions.append(position)
-        alike.contents.append([content for content, _, _ in cut])
+        alike.contents.append(pieces[1::2])
     for skeleton, alike in groups.items():
-        names = _names(skeleton) if len(alike.positions) >= portions.rare or len(groups) == 1 else None
+        names = _names(skeleton) if len(alike.positions) * _TYPICAL >= portions.rare else None
         if names is None or len(names) != len(alike.contents[0]):
             read.left += alike.positions
         else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from telemetry.codecs.columns import frame
-from telemetry.codecs.limits import CodecLimits, Portions
+from telemetry.codecs.limits import DEFAULT_PORTIONS, CodecLimits, Portions
 from telemetry.codecs.native_arrays import read_arrays
 from telemetry.codecs.native_columns import looks_like_columns, read_columns
 from telemetry.codecs.native_rows import decode_message
@@ -23,7 +23,7 @@ class NativeJson:
     """See the module. Pure; safe to call from any thread."""
 
     limits: CodecLimits
-    portions: Portions = Portions()
+    portions: Portions = DEFAULT_PORTIONS
     name: ClassVar[str] = "native-json"
 
     def decode(self, messages: Sequence[RawMessage], indices: Sequence[int]) -> Decoded:

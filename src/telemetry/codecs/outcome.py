@@ -12,6 +12,8 @@ from telemetry.model.fields import FIELD_SCHEMA
 
 _ORDER: Final[Mapping[str, pl.DataType]] = {**DECODED_SCHEMA, **FIELD_SCHEMA}
 
+_PLACE: Final[Mapping[str, int]] = {name: place for place, name in enumerate(_ORDER)}
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -39,6 +41,17 @@ class Outcome:
         if readings:
             self.withheld[reason] += readings
 
+    def merge(self, part: "Outcome") -> None:
+        """Take over what was written down about other messages, or about a message as a whole."""
+        self.rows += part.rows
+        self.frames += part.frames
+        for (message, reason), (readings, detail) in part.rejected.items():
+            self.reject(message, reason, readings, detail)
+        self.unlisted.update(part.unlisted)
+        self.implausible.update(part.implausible)
+        self.withheld.update(part.withheld)
+        self.codec_of_message.update(part.codec_of_message)
+
     def add(self, part: Decoded) -> None:
         """Take over another codec's result on other messages of the same batch."""
         self.frames.append(part.rows)
@@ -51,7 +64,9 @@ class Outcome:
 
     def decoded(self) -> Decoded:
         """Everything as one result: rows by message and as each message orders them, rejections by message."""
-        frames = [frame for frame in (*self.frames, _frame(self.rows)) if frame.height]
+        frames = [frame for frame in self.frames if frame.height]
+        if self.rows:
+            frames.append(_frame(self.rows))
         rows = join(frames)
         if not rows["message"].is_sorted():
             rows = rows.sort("message", maintain_order=True)
@@ -86,5 +101,6 @@ def join(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     if not frames:
         return pl.DataFrame(schema=dict(DECODED_SCHEMA))
     joined = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal")
-    names = [name for name in _ORDER if name in joined.columns]
-    return joined if names == joined.columns else joined.select(names)
+    present = joined.columns
+    names = sorted(present, key=_PLACE.__getitem__)
+    return joined if names == present else joined.select(names)

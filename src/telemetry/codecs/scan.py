@@ -7,6 +7,7 @@ even number of quotes. So whatever else is wrong with a message stays within it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -16,12 +17,13 @@ from telemetry.codecs.words import I64, PAD, U8, U64, Bools, words
 
 _QUOTE, _COLON, _SPACE, _OPEN, _BACKSLASH = b'": {\\'
 WIDEST: Final = 64  # bytes of a piece of text that are looked at in one go
+_POINT_EXPONENT: Final = tuple(np.uint16(int.from_bytes(pair, "little")) for pair in (b".e", b".E"))
 _FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
 _BEFORE: Final = b" " * (PAD - 1)  # and a comma
 _AFTER: Final = b'{""'.ljust(PAD + WIDEST)  # an object where the last one ends
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Texts:
     """Messages in one buffer, a comma after each. ``starts``: where each begins, and one past the last comma."""
 
@@ -30,6 +32,13 @@ class Texts:
     words: U64
     starts: I64
     ascii_only: bool
+
+    @cached_property
+    def has_point_before_exponent(self) -> bool:
+        """Whether ``.e`` stands anywhere. Compares two characters at a time."""
+        at = self.at
+        pairs = (at[: at.size & ~1].view("<u2"), at[1 : 1 + ((at.size - 1) & ~1)].view("<u2"))
+        return any(bool((pair == mark).any()) for pair in pairs for mark in _POINT_EXPONENT)
 
     def wide(self, width: int) -> npt.NDArray[np.void]:
         """All runs of ``width`` words in the buffer, one per byte position where there is room; a view."""
@@ -60,7 +69,8 @@ class Objects:
         key_length = (closes - opens) * (self.at[closes + 1] == _COLON)
         lengths = _sums(key_length, first)
         moments = _sums(key_length * np.arange(opens.size), first) - lengths * first[:-1]
-        return np.diff(first) + (lengths << 12) + (moments << 28)
+        signature: I64 = np.diff(first) + (lengths << 12) + (moments << 28)
+        return signature
 
 
 def _sums(values: I64, first: I64) -> I64:

@@ -175,12 +175,13 @@ class Candidates:
         moved = positions[:, -1] + len(tail.text) != table[:, -1]
         if not moved.any() and not other.any():
             return np.ones(len(table), np.bool_)
-        return ~(moved | other.any(axis=(1, 2)))
+        same: Bools = ~(moved | other.any(axis=(1, 2)))
+        return same
 
     def only(self, chosen: Bools) -> "Candidates":
         """Those of the objects."""
         rest = object.__new__(Candidates)
-        rest._texts, rest._shape, rest._table = self._texts, self._shape, self._table[chosen]  # noqa: SLF001
+        rest._texts, rest._shape, rest._table = self._texts, self._shape, self._table[chosen]
         return rest
 
     def spans(self, values: Sequence[Value]) -> tuple[I64, I64]:
@@ -203,4 +204,3 @@ class Candidates:
         """Where ``value`` begins and ends in each object."""
         start, end = self.spans([value])
         return start[:, 0], end[:, 0]
-

@@ -26,6 +26,7 @@ from telemetry.embedded.mosquitto import (
     CONFIG_FILE,
     MAX_MESSAGE_BYTES,
     PASSWORD_FILE,
+    STATE_FILE,
     Listener,
     acl_text,
     mosquitto_config,
@@ -176,6 +177,24 @@ class EmbeddedBroker:
         """Have mosquitto read its files again (SIGHUP); clients whose password is gone are disconnected."""
         if self.kind == "mosquitto":
             self._server.send(signal.SIGHUP)
+
+    async def save(self) -> None:
+        """Have mosquitto write what it holds now over what it saved before: what is acknowledged is gone from there.
+
+        Raises:
+            SupervisorError: it did not write in time.
+
+        """
+        if self.kind != "mosquitto" or not self._server.running:
+            return
+        saved = self.home / "state" / STATE_FILE
+        before = saved.stat().st_mtime_ns if saved.exists() else 0
+        self._server.send(signal.SIGUSR1)
+        deadline = time.monotonic() + self._stop_timeout_s
+        while not (saved.exists() and saved.stat().st_mtime_ns != before):
+            if time.monotonic() > deadline:
+                raise SupervisorError("the broker did not save its state", remedy="look into its log")
+            await asyncio.sleep(POLL_S)
 
     async def failed(self) -> None:
         """Run until the broker ends though nobody asked it to; for a TaskGroup.

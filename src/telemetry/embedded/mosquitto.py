@@ -19,6 +19,7 @@ from typing import Final
 from telemetry.errors import ConfigurationError
 
 PASSWORD_FILE: Final = "passwords"  # noqa: S105 - a file's name
+STATE_FILE: Final = "mosquitto.db"  # the name that mosquitto gives it
 ACL_FILE: Final = "acl"
 CONFIG_FILE: Final = "mosquitto.conf"
 MAX_MESSAGE_BYTES: Final = 256 * 1024

@@ -1,0 +1,75 @@
+"""`telemetry decode`: what the service would make of a message, with placeholders for whatever identifies."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from telemetry.cli.decode import decode
+
+SERIAL = "INV00000042"
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(decode)
+    return app
+
+
+def run(app: typer.Typer, payload: bytes, *arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "-"], input=payload)
+
+
+def test_rows_withheld_and_rejections(app: typer.Typer) -> None:
+    readings = [
+        {"serial": SERIAL, "kind": "inverter", "ts": 0, "ac_power_w": 1.5, SERIAL: 1, "wind_mps": 2},
+        {"serial": SERIAL, "kind": "toaster", "ts": 0},
+        {"serial": "BAT00000043", "kind": "battery", "ts": "9999-12-31T23:59:59Z", "battery_soc_pct": 50},
+        {"serial": SERIAL, "kind": "inverter", "ts": 10**15, "temperature_c": "21", "ac_power_w": 2},
+    ]
+    result = run(app, json.dumps(readings).encode(), "--format", "native-json", "--json")
+    assert result.exit_code == 1  # something was rejected
+    assert SERIAL not in result.output
+    assert "BAT00000043" not in result.output
+    told = json.loads(result.output)
+    assert [row["serial"] for row in told["rows"]] == ["<serial 1>", "<serial 2>", "<serial 1>"]
+    assert told["rows"][0] | {"serial": ""} == {
+        "serial": "",
+        "kind": "inverter",
+        "ts": "1970-01-01T00:00:00+00:00",
+        "ac_power_w": 1.5,
+    }
+    assert told["unlisted"] == {"<name>": 1, "wind_mps": 1}
+    assert told["implausible"] == {"temperature_c": 1}
+    assert [(one["reason"], one["readings"]) for one in told["rejections"]] == [("bad_kind", 1)]
+
+
+def test_for_people(app: typer.Typer) -> None:
+    payload = json.dumps({"serial": SERIAL, "kind": "inverter", "ts": 0, "ac_power_w": 1.5, "wind_mps": 2}).encode()
+    result = run(app, payload, "--format", "native-json")
+    assert result.exit_code == 0
+    assert "<serial 1>  inverter  1970-01-01T00:00:00+00:00  ac_power_w=1.5" in result.output
+    assert "wind_mps (1)" in result.output
+    assert SERIAL not in result.output
+
+
+def test_a_message_that_cannot_be_read(app: typer.Typer) -> None:
+    result = run(app, b'{"serial":"INV00000042"', "--format", "native-json", "--json")
+    assert result.exit_code == 1
+    assert [one["reason"] for one in json.loads(result.output)["rejections"]] == ["malformed"]
+    assert SERIAL not in result.output
+
+
+def test_a_pack_without_time_and_kind(app: typer.Typer) -> None:
+    result = run(app, b'[{"n":"INV00000042/voltage","v":230}]', "--format", "senml-json")
+    assert "<serial 1>  -  time of receipt  ac_voltage_v=230.0" in result.output
+
+
+def test_what_cannot_be_done(app: typer.Typer, tmp_path: Path) -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, ["--format", "native-json", str(tmp_path / "absent")]).exit_code == 2
+    assert run(app, b"[]", "--format", "nonsense").exit_code == 2
+    assert run(app, b"[]", "--format", "native-json", "--topic", "senml").exit_code == 2

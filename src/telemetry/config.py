@@ -56,7 +56,7 @@ class PipelineConfig(_Section):
     """How messages become transactions."""
 
     batch_messages: int = Field(2_000, ge=1, le=60_000, description="a batch closes at so many messages,")
-    batch_bytes: int = Field(16 * 2**20, ge=2**16, description="or so many payload bytes,")
+    batch_bytes: int = Field(8 * 2**20, ge=2**16, description="or so many payload bytes,")
     batch_age_ms: int = Field(100, ge=1, le=10_000, description="or after so long")
     max_readings_per_message: int = Field(10_000, ge=1, description="longer arrays are rejected")
     max_depth: int = Field(16, ge=2, le=64, description="deeper nesting is rejected")

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +17,16 @@ import polars as pl
 
 from telemetry.codecs.limits import CodecLimits
 from telemetry.codecs.registry import decode_batch
-from telemetry.model.batch import Decoded, Protected, RawMessage, Rejection, Withheld, Write, empty_readings
+from telemetry.model.batch import (
+    Decoded,
+    Protected,
+    RawMessage,
+    Rejection,
+    Withheld,
+    Write,
+    empty_decoded,
+    empty_readings,
+)
 from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import DEVICE_SCHEMA, Device, Enrolled, NewDevice, new_key
 from telemetry.pipeline.sealing import SERVICE, QuarantineSealer, Senders
@@ -67,6 +76,11 @@ class Prepared:
     write: Write
     numbered: Numbered
     protect_s: float
+
+    def slim(self) -> "Prepared":
+        """Without the decoded rows, which only another preparation would need."""
+        decoded = replace(self.arrived.decoded, rows=empty_decoded())
+        return replace(self, arrived=replace(self.arrived, decoded=decoded))
 
     @property
     def withheld(self) -> dict[Withheld, int]:

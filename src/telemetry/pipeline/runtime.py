@@ -97,7 +97,8 @@ class Pipeline:
                 arrived = await self._preparation.arrive(messages)
                 prepared = await self._prepared(arrived)
                 await self._slots.acquire()
-                task = asyncio.create_task(self._finish(ticket, prepared))
+                task = asyncio.create_task(self._finish(ticket, prepared.slim()))
+                del arrived, prepared, messages
                 writes.add(task)
                 task.add_done_callback(writes.discard)
                 task.add_done_callback(lambda done: _pass_on(done, failed))
@@ -132,7 +133,7 @@ class Pipeline:
             except PlanOutdated as error:
                 self._observer.write_failed(events.WriteFailed(attempt, 0.0, error))
                 await self._reload_plan(error.current)
-                prepared = await self._prepared(prepared.arrived)
+                prepared = await self._prepared(await self._preparation.arrive(prepared.arrived.messages))
             except StoreUnavailable as error:
                 attempt += 1
                 await self._back_off(attempt, error)

@@ -10,7 +10,6 @@ from tests.support.system import Kind, System, system
 
 FAULTS = Faults(duplicate_share=0.02, poison_share=0.01)
 KINDS = ["mosquitto", pytest.param("rumqttd", marks=pytest.mark.long)]
-_PATIENCE_S = 60.0
 
 
 async def restart_during_copy(found: System) -> None:
@@ -18,7 +17,7 @@ async def restart_during_copy(found: System) -> None:
     held = found.database_link.hold_request(
         POSTGRES_COPY_DATA, share=found.rng.uniform(0.1, 0.9), skip=found.rng.randrange(3)
     )
-    await asyncio.wait_for(held.reached.wait(), _PATIENCE_S)
+    await found.reached(held.reached)
     await found.postgres.restart_immediate()
     held.release()
 
@@ -26,7 +25,7 @@ async def restart_during_copy(found: System) -> None:
 async def lose_commits_reply(found: System) -> None:
     """The transaction is committed and the worker cannot know: the connection ends instead of the answer."""
     lost = found.database_link.swallow_reply_to(POSTGRES_COMMIT)
-    await asyncio.wait_for(lost.wait(), _PATIENCE_S)
+    await found.reached(lost)
 
 
 async def cut_everything(found: System) -> None:

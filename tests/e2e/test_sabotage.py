@@ -1,7 +1,5 @@
 """The suite can fail: a system that loses or doubles readings is found out, and so is each kind of difference."""
 
-import asyncio
-
 from tests.support.moments import Moment, kill_worker
 from tests.support.proxy import POSTGRES_COMMIT
 from tests.support.system import Feed, System, system
@@ -27,7 +25,7 @@ async def test_a_table_without_its_unique_key_is_found_out(seed: int) -> None:
         feed = found.fleet(await found.enrol(2), messages_per_second=100)
         await found.worker.until_committing()
         lost = found.database_link.swallow_reply_to(POSTGRES_COMMIT)
-        await asyncio.wait_for(lost.wait(), 60.0)
+        await found.reached(lost)
         await feed.finish()
         await found.settle()
         report = await found.check(feed)

@@ -6,8 +6,6 @@ from enum import StrEnum
 from tests.support.proxy import POSTGRES_COMMIT, POSTGRES_COPY_DATA, Held, mqtt_puback
 from tests.support.system import System
 
-_PATIENCE_S = 60.0
-
 
 class Moment(StrEnum):
     """Where in a message's life the worker dies."""
@@ -32,11 +30,11 @@ async def kill_worker(system: System, moment: Moment) -> None:
         case Moment.BEFORE_COMMIT:
             held = database.hold_request(POSTGRES_COMMIT, skip=skip)
         case Moment.AFTER_COMMIT:
-            await asyncio.wait_for(database.swallow_reply_to(POSTGRES_COMMIT, cut=False).wait(), _PATIENCE_S)
+            await system.reached(database.swallow_reply_to(POSTGRES_COMMIT, cut=False))
         case Moment.BEFORE_PUBACK:
             held = broker.hold_request(mqtt_puback, share=rng.choice((0.0, 0.5)), skip=skip)
     if held is not None:
-        await asyncio.wait_for(held.reached.wait(), _PATIENCE_S)
+        await system.reached(held.reached)
     system.worker.kill()
     for link in (database, broker):
         link.cut()  # what is held on its way dies with the worker

@@ -150,6 +150,7 @@ class System:
             "seed": self.seed + number,
             "serial_prefix": f"T{number}",
             "readings_per_message": 20,
+            "format": "mixed",
             "drain_s": 120.0,
             "ledger": self.directory / f"fleet-{number}.jsonl",
         }
@@ -194,6 +195,14 @@ class System:
         self.feeds.append(feed)
         return feed
 
+    async def reached(self, event: asyncio.Event, timeout_s: float = 60.0) -> None:
+        """Wait for something that a worker must do, or say what it died of."""
+        deadline = time.monotonic() + timeout_s
+        while not event.is_set():
+            self.worker.check()
+            assert time.monotonic() < deadline, f"not in {timeout_s} s: {self.worker.last_words()}"
+            await asyncio.sleep(0.02)
+
     # ---- the end of a run
 
     async def settle(self, timeout_s: float = _SETTLE_S) -> None:
@@ -223,6 +232,7 @@ class System:
         payload = simulator.FORMATS["single"]([reading]).payload
         message = Message(1, "readings", payload, None, expected=[reading])
         sentinel = self._sentinel
+        assert sentinel is not None
         part = Part(sentinel.username, f"settle-{self._settled}", sentinel, iter([message]), Delivery())
         await publish([part], Run(Broker(port=self.broker.port)), devices=1)
         await self._until_stored(ts_us, timeout_s)
@@ -346,9 +356,10 @@ async def _copy_migrated(data_dir: Path) -> None:
         made = directory / "data"
         (made / "postgres").mkdir(parents=True)
         for each in (directory, made, made / "postgres"):
-            each.chmod(0o711)  # reachable for the server's user, so that the cluster is in it and copied with it
+            each.chmod(0o711)  # the server's user passes, so the cluster lies here and can be copied
         async with EmbeddedPostgres(made / "postgres") as postgres:
             await prepare_database(postgres, FileKeystore(made / "keys"))
+        assert postgres.place.home == made / "postgres"
         _migrated.append(made)
     copying = await asyncio.create_subprocess_exec("cp", "-a", str(_migrated[0]), str(data_dir))
     assert await copying.wait() == 0

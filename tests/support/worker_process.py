@@ -59,7 +59,8 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": path},
+                # the threads are what the command line sets before it imports anything
+                env=os.environ | {"PYTHONPATH": path, "POLARS_MAX_THREADS": "1"},
                 start_new_session=True,
             )
 

@@ -28,7 +28,7 @@ from telemetry.store.prepare import HOUR_US, binary_copy
 
 GATEWAYS = 8
 DEVICES = 250
-LIMIT_READINGS = 400_000
+LIMIT_READINGS = 300_000
 LIMIT_BATCH = 100_000
 FIELDS = (
     "ac_power_w",
@@ -164,7 +164,7 @@ def _median_cpu(rounds: list[dict[str, Any]]) -> dict[str, float]:
 
 def run(quick: bool) -> dict[str, Any]:
     """Measure through mosquitto where it is installed, and through rumqttd beside it."""
-    rounds, messages, singles = (2, 16_000, 60_000) if quick else (5, 30_000, 150_000)
+    rounds, messages, singles = (2, 10_000, 40_000) if quick else (5, 30_000, 150_000)
     rumqttd = uvloop.run(measure("rumqttd", 1 if quick else 3, messages // 4, singles // 10))
     if find_mosquitto() is None:
         return rumqttd | {"broker": "rumqttd", "note": "mosquitto is not installed"}

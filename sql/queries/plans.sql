@@ -1,14 +1,10 @@
 -- Statements of role telemetry_rights that keep the compiled plan; see store/plans.py for their order and why.
 
 -- name: lock_owners
--- One who compiles an owner at a time, and no site of theirs is added meanwhile (consent.start_site). In order of
--- keys, so that two cannot wait for each other. Does not stand in the way of new grants: their foreign keys take a
--- weaker lock.
-SELECT owner_key, erased_at IS NOT NULL AS erased
-FROM consent.owner
-WHERE owner_key = ANY ($1::bigint[])
-ORDER BY owner_key
-FOR NO KEY UPDATE
+-- One who compiles an owner at a time, and no site of theirs is added meanwhile (consent.start_site). 64 locks in
+-- ascending order, so that two cannot wait for each other. The owner's row stays free: whoever settles holds that.
+SELECT pg_advisory_xact_lock(7312, bucket)
+FROM (SELECT DISTINCT (owner_key & 63)::integer AS bucket FROM unnest($1::bigint[]) AS owner_key ORDER BY 1) AS buckets
 
 -- name: clock
 SELECT clock_timestamp()
@@ -20,10 +16,13 @@ SELECT owner_key, erased_at IS NOT NULL AS erased FROM consent.owner WHERE owner
 SELECT owner_key FROM consent.owner WHERE owner_key > $1 ORDER BY owner_key LIMIT $2
 
 -- name: marks
-SELECT mark FROM consent.dirty_owner WHERE owner_key = ANY ($1::bigint[])
+-- A mark's row version says which: made again while the owner is compiled, it is another.
+SELECT owner_key, xmin::text AS seen FROM consent.dirty_owner WHERE owner_key = ANY ($1::bigint[])
 
 -- name: clear_marks
-DELETE FROM consent.dirty_owner WHERE mark = ANY ($1::bigint[])
+DELETE FROM consent.dirty_owner AS d
+USING unnest($1::bigint[], $2::text[]) AS read (owner_key, seen)
+WHERE d.owner_key = read.owner_key AND d.xmin::text = read.seen
 
 -- name: pending
 -- Owners that were marked, then those whose grants begin or end by time.

@@ -3,9 +3,9 @@
 owners locked → marks read → settings read → compiled and checked → classes numbered → enrolment held → sites and
 devices set → version bumped, if a class changed anywhere → marks deleted → COMMIT
 
-The order is the lock order, and the bump comes last but one because it waits for the writes in flight. Nobody who
-settles something waits for this transaction: marks and grants are only added. A change made meanwhile has a mark
-that was not read here, and is compiled next.
+The order is the lock order, and the bump comes last but one because it waits for the writes in flight. Whoever
+settles something does not wait with it: owners are locked beside their rows, and marks touched at the very end. A
+change made meanwhile makes its mark anew; that one was not read here, stays, and is compiled next.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,7 +84,7 @@ async def recompile_all(connection: asyncpg.Connection) -> int:
 async def _recompile(connection: asyncpg.Connection, keys: Sequence[int]) -> None:
     await connection.fetch(_SQL["lock_owners"], keys)
     now: datetime = await connection.fetchval(_SQL["clock"])  # the one that grants are dated by
-    marks = [row["mark"] for row in await connection.fetch(_SQL["marks"], keys)]
+    marks = [(row["owner_key"], row["seen"]) for row in await connection.fetch(_SQL["marks"], keys)]
     plans = {key: compile_owner(each, now) for key, each in (await read_settings(connection, keys)).items()}
     numbers = await _numbers(connection, {one for plan in plans.values() for one in plan.classes.values()})
     sites = {
@@ -99,7 +99,7 @@ async def _recompile(connection: asyncpg.Connection, keys: Sequence[int]) -> Non
     if changed:
         kinds = [ChangeKind.SITE.value] * len(changed)
         await connection.fetchval(_SQL["bump_version"], kinds, sorted(changed))
-    await connection.execute(_SQL["clear_marks"], marks)
+    await connection.execute(_SQL["clear_marks"], *map(list, zip(*marks, strict=True)) if marks else ([], []))
 
 
 async def _set_classes(connection: asyncpg.Connection, sites: Mapping[int, list[int]]) -> set[int]:

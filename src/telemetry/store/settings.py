@@ -9,18 +9,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from telemetry.model.fields import DataClass, DeviceKind
-from telemetry.model.sharing import (
-    RESOLUTIONS,
-    Grant,
-    GrantState,
-    GrantTerms,
-    Keeping,
-    PlaceSetting,
-    SerialSetting,
-    SharingPurpose,
-)
+from telemetry.model.sharing import Keeping, SharingPurpose
 from telemetry.privacy.settled import OwnerSettings
+from telemetry.store.grant_rows import grant_of
 from telemetry.store.sql import queries
 
 _SQL: Final = queries("plans")
@@ -44,7 +35,7 @@ async def read_settings(connection: asyncpg.Connection, owner_keys: Sequence[int
             owner_key=key,
             sites=tuple(row["site_key"] for row in sites[key]),
             keeping=Keeping.model_validate_json(keepings[key]) if key in keepings else Keeping(),
-            grants=tuple(map(_grant, grants[key])),
+            grants=tuple(map(grant_of, grants[key])),
             policies=policies,
             closed=closed,
             objections=frozenset((SharingPurpose(row["purpose"]), row["recipient_key"]) for row in objections[key]),
@@ -60,32 +51,3 @@ def _by_owner(rows: Sequence[Mapping[str, Any]]) -> defaultdict[int, list[Mappin
     for row in rows:
         found[row["owner_key"]].append(row)
     return found
-
-
-def _grant(row: Mapping[str, Any]) -> Grant:
-    terms = GrantTerms(
-        purpose=SharingPurpose(row["purpose"]),
-        classes=frozenset(map(DataClass, row["classes"])),
-        fields=frozenset(row["fields"]),
-        sites=None if row["sites"] is None else frozenset(row["sites"]),
-        kinds=None if row["kinds"] is None else frozenset(map(DeviceKind, row["kinds"])),
-        resolution=RESOLUTIONS[row["resolution"]],
-        serial=SerialSetting(row["serial"]),
-        place=PlaceSetting(row["place"]),
-        extremes=row["extremes"],
-        history=row["history"],
-        data_from=row["data_from"],
-        start=row["start"],
-        until=row["until"],
-    )
-    return Grant(
-        grant_key=row["grant_key"],
-        version=row["version"],
-        owner_key=row["owner_key"],
-        recipient_key=row["recipient_key"],
-        state=GrantState(row["state"]),
-        terms=terms,
-        epoch=row["epoch"],
-        policy=row["policy"],
-        recorded_at=row["recorded_at"],
-    )

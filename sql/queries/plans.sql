@@ -9,6 +9,9 @@ FROM (SELECT DISTINCT (owner_key & 63)::integer AS bucket FROM unnest($1::bigint
 -- name: clock
 SELECT clock_timestamp()
 
+-- name: transaction_clock
+SELECT now()
+
 -- name: owners
 SELECT owner_key, erased_at IS NOT NULL AS erased FROM consent.owner WHERE owner_key = ANY ($1::bigint[])
 

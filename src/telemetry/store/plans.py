@@ -8,8 +8,9 @@ settles something does not wait with it: owners are locked beside their rows, an
 change made meanwhile makes its mark anew; that one was not read here, stays, and is compiled next.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -18,13 +19,30 @@ from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import ChangeKind
 from telemetry.privacy.compile import compile_owner
 from telemetry.privacy.plan import PlanClass
-from telemetry.privacy.settled import LATER, OwnerPlan
+from telemetry.privacy.settled import LATER, OwnerPlan, OwnerSettings
 from telemetry.store.failures import reported
+from telemetry.store.registry import plan_class_of
 from telemetry.store.settings import read_settings
 from telemetry.store.sql import queries
 
 AT_ONCE: Final = 500  # owners of one transaction: their sites and devices stay locked until it commits
 _SQL: Final = queries("plans")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """What workers go by for one owner's sites (LATER included), beside what the owner settled.
+
+    ``astray``: devices whose class is not their site's. ``pending``: the owner settled something since.
+    """
+
+    settings: OwnerSettings
+    at: datetime
+    numbers: Mapping[tuple[int, DeviceKind], int]
+    classes: Mapping[tuple[int, DeviceKind], PlanClass]
+    astray: int
+    due_at: datetime | None
+    pending: bool
 
 
 async def recompile(connection: asyncpg.Connection, owner_keys: Iterable[int]) -> int:
@@ -53,15 +71,6 @@ async def pending(connection: asyncpg.Connection, limit: int = AT_ONCE) -> list[
         return [row["owner_key"] for row in await connection.fetch(_SQL["pending"], limit)]
 
 
-async def drain(connection: asyncpg.Connection) -> int:
-    """Compile all that is pending; how many owners it was. An owner marked meanwhile is compiled again."""
-    done = 0
-    while keys := await pending(connection):
-        await recompile(connection, keys)
-        done += len(keys)
-    return done
-
-
 async def next_due(connection: asyncpg.Connection) -> datetime | None:
     """When the next grant begins or ends by time."""
     with reported("looking for owners to compile"):
@@ -69,16 +78,58 @@ async def next_due(connection: asyncpg.Connection) -> datetime | None:
     return due
 
 
-async def recompile_all(connection: asyncpg.Connection) -> int:
-    """Compile every owner; how many there are."""
-    done, last = 0, -(2**63)
+async def prune_changes(connection: asyncpg.Connection, age: timedelta) -> None:
+    """Forget what changed longer ago than ``age``: a worker that is further behind loads everything."""
+    with reported("forgetting old changes"):
+        await connection.execute(_SQL["prune_changes"], age)
+
+
+async def owner_pages(connection: asyncpg.Connection) -> AsyncIterator[list[int]]:
+    """The keys of all owners, some hundred at a time."""
+    last = -(2**63)
     while True:
         with reported("listing owners"):
             keys = [row["owner_key"] for row in await connection.fetch(_SQL["all_owners"], last, AT_ONCE)]
         if not keys:
-            return done
-        await recompile(connection, keys)
-        done, last = done + len(keys), keys[-1]
+            return
+        yield keys
+        last = keys[-1]
+
+
+async def stored_plans(connection: asyncpg.Connection) -> AsyncIterator[list[StoredPlan]]:
+    """What is stored of every owner, some hundred at a time, each page of one snapshot."""
+    async for keys in owner_pages(connection):
+        yield list((await stored_of(connection, keys)).values())
+
+
+async def stored_of(connection: asyncpg.Connection, keys: Sequence[int]) -> dict[int, StoredPlan]:
+    """What is stored of these owners, of one snapshot; unknown ones are left out."""
+    with reported("reading the plan"):
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            at: datetime = await connection.fetchval(_SQL["transaction_clock"])
+            settings = await read_settings(connection, keys)
+            sites = await connection.fetch(_SQL["stored_plan"], keys)
+            later = {row["owner_key"]: row for row in await connection.fetch(_SQL["later_classes"], keys)}
+            marked = {row["owner_key"] for row in await connection.fetch(_SQL["marks"], keys)}
+            used = {0, *(number for row in sites for number in row["plan_classes"])}
+            used |= {number for row in later.values() for number in row["site_classes"]}
+            rows = await connection.fetch(_SQL["classes"], sorted(used))
+    classes = {row["plan_class"]: plan_class_of(row) for row in rows}
+    found = {}
+    for key, each in settings.items():
+        due_at = later[key]["due_at"] if key in later else None
+        numbers = {row["site_key"]: row["plan_classes"] for row in sites if row["owner_key"] == key}
+        numbers[LATER] = later[key]["site_classes"] if key in later else [0] * len(DeviceKind)
+        found[key] = StoredPlan(
+            settings=each,
+            at=at,
+            numbers={(site, kind): of[kind - 1] for site, of in numbers.items() for kind in DeviceKind},
+            classes={(site, kind): classes[of[kind - 1]] for site, of in numbers.items() for kind in DeviceKind},
+            astray=sum(row["astray"] for row in sites if row["owner_key"] == key),
+            due_at=due_at,
+            pending=key in marked or (due_at is not None and due_at <= at),
+        )
+    return found
 
 
 async def _recompile(connection: asyncpg.Connection, keys: Sequence[int]) -> None:

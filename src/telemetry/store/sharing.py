@@ -161,6 +161,10 @@ class Sharing:
         """objection_key, purpose, recipient_key, made_at, withdrawn_at."""
         return [dict(row) for row in await self._of_owner("objections", owner_key)]
 
+    async def sites(self, owner_key: int) -> list[int]:
+        """The owner's sites, those handed over left out."""
+        return [row["site_key"] for row in await self._of_owner("sites", owner_key)]
+
     async def standing(self, owner_key: int, recipient: Recipient, now: datetime) -> Standing:
         """What stands against every grant of the owner to the recipient."""
         with reported("reading what stands against grants"):

@@ -27,7 +27,7 @@ def replace(
     device: Annotated[str, typer.Argument(help="The device's key (d_…).")],
     serial_file: Annotated[
         Path | None,
-        typer.Option(help="The new serial is this file's only line (- reads standard input); asked for without."),
+        typer.Option(help="The new serial is this file's only line (- is standard input); asked for without."),
     ] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -92,9 +92,10 @@ def sell(
 
 def _serial(path: Path | None) -> str:
     """From a file, standard input or a prompt. Raises InputError; never quotes it."""
-    if path is None:
-        text: str = typer.prompt("New serial", err=True)
+    if path is None and sys.stdin.isatty():
+        text: str = typer.prompt("New serial")
     else:
+        path = path or Path("-")
         try:
             text = sys.stdin.read(2 * MAX_SERIAL_LENGTH) if str(path) == "-" else path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -4,7 +4,7 @@ Rule 8 (finer than what is kept), rule 18 (whence a grant reaches back), rule 19
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -57,7 +57,8 @@ def completed(terms: GrantTerms, previous: GrantTerms | None, at: datetime) -> G
     if data_from is None:
         kept = previous is not None and not wider(terms, previous)
         data_from = previous.data_from if kept and previous else max(start, at)
-    return _renewed(terms, start=start, data_from=data_from)
+    instants = {"start": start, "data_from": data_from, "until": terms.until}
+    return _renewed(terms, **{name: value and value.astimezone(UTC) for name, value in instants.items()})
 
 
 def wider(terms: GrantTerms, than: GrantTerms) -> bool:

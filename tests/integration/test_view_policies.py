@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from telemetry.store.sql import migrations
-from tests.support import sharing
+from tests.support import consents
 from tests.support.store import Store
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -51,19 +51,19 @@ MINUTES_AGO = (30, 90, 150, 15 * 1440)
 
 async def seed(admin: Any) -> None:
     """One home for each reason to see nothing of it; owner k has site 10k and inverter 100k."""
-    await sharing.clear(admin)
+    await consents.clear(admin)
     now = await admin.fetchval("SELECT date_trunc('minute', now())")
     await admin.execute("INSERT INTO consent.policy (policy, expires_at) VALUES ('old', now() - interval '1 s')")
     for key, closed_at in ((LOOKER, None), (OTHER, None), (CLOSED, now)):
-        await sharing.add_recipient(admin, key, closed_at)
+        await consents.add_recipient(admin, key, closed_at)
     tenures = {12: {"tenure_from": now - 2 * HOUR, "tenure_until": now - HOUR}}
     for owner in range(1, 15):
-        await sharing.add_owner(admin, owner, now if owner == 6 else None)
-        await sharing.add_site(admin, 10 * owner, owner, **tenures.get(owner, {}))
-        await sharing.add_device(admin, 100 * owner, 10 * owner)
-    await sharing.add_site(admin, 11, 1)  # not granted
-    await sharing.add_device(admin, 110, 11)
-    await sharing.add_device(admin, 101, 10, kind=2)  # not granted
+        await consents.add_owner(admin, owner, now if owner == 6 else None)
+        await consents.add_site(admin, 10 * owner, owner, **tenures.get(owner, {}))
+        await consents.add_device(admin, 100 * owner, 10 * owner)
+    await consents.add_site(admin, 11, 1)  # not granted
+    await consents.add_device(admin, 110, 11)
+    await consents.add_device(admin, 101, 10, kind=2)  # not granted
     terms: dict[int, dict[str, Any]] = {
         1: {"sites": [10], "kinds": [1], "place": "cell5", "data_from": now - 10 * DAY},
         3: {"purpose": "billing", "place": "cell5"},
@@ -76,8 +76,8 @@ async def seed(admin: Any) -> None:
     }
     for owner in range(1, 15):
         recipient = OTHER if owner == 2 else LOOKER
-        await sharing.add_grant(admin, owner, owner, recipient, **{"place": "cell5"} | terms.get(owner, {}))
-    await sharing.add_grant(admin, 20, 1, CLOSED)
+        await consents.add_grant(admin, owner, owner, recipient, **{"place": "cell5"} | terms.get(owner, {}))
+    await consents.add_grant(admin, 20, 1, CLOSED)
     await admin.execute(
         "INSERT INTO consent.restriction (owner_key, from_at, lifted_at)"
         " VALUES (8, $1, NULL), (11, $1, $2), (2, $1, $2)",
@@ -99,7 +99,7 @@ async def seed(admin: Any) -> None:
         for minutes in MINUTES_AGO:
             for table in ("hot", "late")[minutes > 1440 :]:
                 at = now - timedelta(minutes=minutes)
-                await sharing.add_reading(admin, table, device, at, ac_power_w=float(minutes))
+                await consents.add_reading(admin, table, device, at, ac_power_w=float(minutes))
 
 
 async def seen_by(connection: Any, settings: dict[str, str]) -> dict[str, set[str]]:
@@ -153,7 +153,7 @@ async def seeded(store: Store) -> AsyncIterator[Store]:
     admin = await store.admin()
     await seed(admin)
     yield store
-    await sharing.clear(admin)
+    await consents.clear(admin)
 
 
 def _rows(*wanted: tuple[int, tuple[int, ...]]) -> set[str]:

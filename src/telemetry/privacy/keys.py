@@ -44,6 +44,7 @@ PUBLIC_KEY_BYTES: Final = 1184 + 32
 KEK_BYTES: Final = 32
 BLIND_KEY_BYTES: Final = 32
 TOKEN_SECRET_BYTES: Final = 32
+SIGNING_KEY_BYTES: Final = 32  # an Ed25519 seed
 # What sealing adds to a padded plaintext: format byte, encapsulated key (ML-KEM 1088 + X25519 32), GCM tag.
 SEAL_OVERHEAD_BYTES: Final = 1 + 1088 + 32 + 16
 
@@ -68,6 +69,7 @@ class Purpose(StrEnum):
     SITE_COORDINATES = "site.coordinates"
     GATEWAY_NAME = "gateway.name"
     DEVICE_SERIAL = "device.serial"
+    MEMBER_NAME = "member.name"
     QUARANTINE = "quarantine.message"
     OWNER_PRIVATE_KEY = "key.owner_private"
     TOKEN_SECRET = "key.token_secret"  # noqa: S105 - a name, not a secret

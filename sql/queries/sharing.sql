@@ -96,6 +96,15 @@ SELECT * FROM consent.active_grant
 WHERE owner_key = $1 AND ($2::bigint IS NULL OR recipient_key = $2)
 ORDER BY recipient_key, grant_key
 
+-- name: standing
+-- Neither over nor under an expired notice; recorded_at of the first version gives the order made.
+SELECT g.*
+FROM consent.active_grant AS g
+JOIN consent.policy AS p USING (policy)
+JOIN consent.grant_version AS f ON f.grant_key = g.grant_key AND f.version = 1
+WHERE g.owner_key = $1 AND (g.until IS NULL OR g.until > $2) AND (p.expires_at IS NULL OR p.expires_at > $2)
+ORDER BY f.recorded_at, g.grant_key
+
 -- name: policy_ends
 SELECT policy, expires_at FROM consent.policy WHERE policy = ANY ($1::text[])
 

@@ -34,6 +34,7 @@ ENTRIES: Final = (
     Entry("config", "telemetry.cli.config:config", "Print a commented configuration file.", _OPERATE),
     Entry("doctor", "telemetry.cli.doctor:doctor", "Check this installation, and say what to mend.", _OPERATE),
     Entry("scan", "telemetry.cli.scan:scan", "Search all that was written for given strings.", _OPERATE),
+    Entry("plan", "telemetry.cli.plan:plan", "What is kept of whom, and why.", _OPERATE),
     Entry("quarantine", "telemetry.cli.quarantine:quarantine", "Messages that were not accepted.", _OPERATE),
 )
 

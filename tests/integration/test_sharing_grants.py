@@ -381,6 +381,32 @@ class TestSolarWarning:
         first = await world.sharing.set_grant(owner, recipient, terms(resolution="PT15M"), confirmed_km=5.0)
         assert await world.sharing.set_grant(owner, recipient, terms(), grant_key=first.grant_key)
 
+    async def test_what_was_confirmed_is_not_asked_about_again_until_it_is_another_curve_or_place(self, world):
+        owner, recipient = await parties(world)
+        first = await world.sharing.set_grant(owner, recipient, terms(resolution="PT15M"), confirmed_km=5.0)
+        assert await world.sharing.set_grant(owner, recipient, terms(classes=["battery"]))
+        more = terms(resolution="PT15M", fields=["temperature_c"])
+        await world.sharing.set_grant(owner, recipient, more, grant_key=first.grant_key)
+        rows = await world.rows("SELECT confirmed_km FROM consent.active_grant WHERE grant_key = $1", first.grant_key)
+        assert rows == [{"confirmed_km": 5.0}]
+        with pytest.raises(SolarUnconfirmed):
+            await world.sharing.set_grant(owner, recipient, terms(classes=["battery"], place="cell4"))
+
+    async def test_changes_of_one_transaction_are_judged_by_what_they_come_to(self, world):
+        owner, recipient = await parties(world)
+        async with world.sharing.settling() as settlement:  # the exact place comes second
+            await settlement.set_grant(owner, recipient, terms(resolution="PT15M"))
+            await settlement.set_grant(owner, recipient, terms(classes=["battery"], place="exact"))
+
+        async def two() -> None:
+            async with world.sharing.settling() as settlement:
+                await settlement.set_grant(owner, recipient, terms(purpose="billing", classes=["battery"]))
+                await settlement.set_grant(owner, recipient, terms(purpose="billing", resolution="PT1H"))
+
+        with pytest.raises(SolarUnconfirmed):
+            await two()
+        assert len(await world.sharing.grants(owner)) == 2
+
 
 class TestHistory:
     """SHARE-5: who was allowed what at an instant."""

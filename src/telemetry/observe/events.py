@@ -33,6 +33,7 @@ class Job(StrEnum):
     PARTITIONS = "partitions"
     EXPIRE = "expire"
     RELOAD = "reload"
+    PLAN = "plan"
     WATERMARKS = "watermarks"
     SCAN = "scan"
     BACKUP = "backup"

@@ -3,7 +3,7 @@
 Rule 8 (finer than what is kept), rule 18 (whence a grant reaches back), rule 19 (the solar curve beside the place).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -83,25 +83,30 @@ def check_history(terms: GrantTerms, keeping: Keeping, hot_retention: timedelta)
         )
 
 
-def check_solar(grants: Iterable[Grant], confirmed_km: float | None, at: datetime) -> None:
-    """Rule 19 on the combined view of one owner, recipient and purpose, the new grant included.
+SolarWarning = tuple[float, Resolution, PlaceSetting]
+"""Error in kilometres, the series and the place that cause it."""
+
+
+def check_solar(found: SolarWarning | None, before: SolarWarning | None, confirmed_km: Collection[float]) -> None:
+    """Rule 19 on the combined view of one owner, recipient and purpose, as it would be.
+
+    ``before``: the warning of what stood already, which was confirmed then and is not asked about again.
 
     Raises:
         SolarUnconfirmed: with the error in kilometres, unless exactly that was confirmed.
 
     """
-    found = solar_warning(grants, at)
-    if found is None or found[0] == confirmed_km:
+    if found is None or found == before or found[0] in confirmed_km:
         return
     error, finest, place = found
-    shown = f"place is {place}" if place in {PlaceSetting.WITHHELD, PlaceSetting.EXACT} else f"a place of {place}"
+    shown = "no place" if place is PlaceSetting.WITHHELD else f"a place of {place}"
     raise SolarUnconfirmed(
         f"a solar curve of {finest} tells where the site is within about {error:g} km, though {shown} is granted",
         error_km=error,
     )
 
 
-def solar_warning(grants: Iterable[Grant], at: datetime) -> tuple[float, Resolution, PlaceSetting] | None:
+def solar_warning(grants: Iterable[Grant], at: datetime) -> SolarWarning | None:
     """The least error in kilometres that undercuts the place, with what causes it; None where nothing does.
 
     Every grant's beginning is looked at: what adds up later counts as well.
@@ -117,7 +122,7 @@ def solar_warning(grants: Iterable[Grant], at: datetime) -> tuple[float, Resolut
             warning = solar_warning_km(finest, view.place)
             if warning is not None and finest is not None:
                 found.append((warning, finest, view.place))
-    return min(found, key=lambda one: one[0], default=None)
+    return min(found, key=lambda one: (one[0], one[1].rank, one[2].rank), default=None)
 
 
 def finest_solar(kinds: Mapping[DeviceKind, KindView]) -> Resolution | None:

@@ -1,14 +1,22 @@
 """Grants within one transaction: made, changed, withdrawn, each version with its receipt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import asyncpg
 
 from telemetry.errors import PartyUnknown, PolicyNotInForce, SharingError, SiteNotOwned
 from telemetry.model.identity import new_key
-from telemetry.model.sharing import Grant, GrantState, GrantTerms
-from telemetry.privacy.granting import check_history, check_solar, completed, retention_of
+from telemetry.model.sharing import Grant, GrantState, GrantTerms, SharingPurpose
+from telemetry.model.shown import key_shown
+from telemetry.privacy.granting import (
+    SolarWarning,
+    check_history,
+    check_solar,
+    completed,
+    retention_of,
+    solar_warning,
+)
 from telemetry.privacy.receipts import ReceiptSigner, receipt_of
 from telemetry.store.grant_rows import grant_of, row_of
 from telemetry.store.settling import HeldOwner, Recipient, Settling, recipient_of
@@ -22,6 +30,14 @@ class Stored:
     confirmed_km: float | None
 
 
+@dataclass(slots=True)
+class _Asked:
+    """What the solar warning of one owner, recipient and purpose was, and which errors are confirmed now."""
+
+    before: SolarWarning | None
+    confirmed_km: set[float] = field(default_factory=set)
+
+
 class Granting(Settling):
     """``hot_retention``: for how long readings stay as fine as they came (rule 7)."""
 
@@ -29,6 +45,7 @@ class Granting(Settling):
         super().__init__(connection)
         self._signer = signer
         self._hot_retention = hot_retention
+        self._asked: dict[tuple[int, int, SharingPurpose], _Asked] = {}
 
     async def set_grant(
         self,
@@ -47,7 +64,8 @@ class Granting(Settling):
 
         Raises:
             PartyUnknown: owner erased, recipient closed, or the grant has ended.
-            SiteNotOwned, PolicyNotInForce, HistoryTooFine, SolarUnconfirmed, SharingError: see there.
+            SiteNotOwned, PolicyNotInForce, HistoryTooFine, SharingError: see there.
+            SolarUnconfirmed: at the transaction's end.
 
         """
         held = await self.hold(owner_key)
@@ -61,7 +79,8 @@ class Granting(Settling):
         policy = await self._policy(policy)
         await self._check_sites(owner_key, terms)
         terms = completed(terms, last.grant.terms if last else None, held.at)
-        if last and (last.grant.terms, last.grant.policy, last.confirmed_km) == (terms, policy, confirmed_km):
+        confirming = confirmed_km if confirmed_km is not None or last is None else last.confirmed_km
+        if last and (last.grant.terms, last.grant.policy, last.confirmed_km) == (terms, policy, confirming):
             return last.grant
         check_history(terms, await self.keeping(owner_key), self._hot_retention)
         grant = Grant(
@@ -75,8 +94,8 @@ class Granting(Settling):
             policy=policy,
             recorded_at=held.at,
         )
-        await self._check_solar(grant, confirmed_km)
-        await self._add(held, recipient, Stored(grant, confirmed_km), [one.grant for one in versions])
+        await self._ask(grant, confirmed_km)
+        await self._add(held, recipient, Stored(grant, confirming), [one.grant for one in versions])
         self.note("grant.change" if last else "grant.make", owner_key, grant.grant_key)
         return grant
 
@@ -115,6 +134,17 @@ class Granting(Settling):
             raise PartyUnknown("nothing is granted to this recipient", remedy="`telemetry grant list`")
         return [await self.withdraw(owner_key, grant.grant_key) for grant in standing]
 
+    async def recipient(self, which: int | str) -> Recipient:
+        """By key, by key as shown, or by handle. Raises PartyUnknown."""
+        if isinstance(which, str) and which.startswith("r_"):
+            which = key_shown("recipient", which)
+        return await recipient_of(self._connection, which)
+
+    async def standing_grants(self, owner_key: int, at: datetime) -> list[Stored]:
+        """The owner's grants that are in force at ``at`` or will be, in the order made."""
+        rows = await self._connection.fetch(self._sql["standing"], owner_key, at)
+        return [Stored(grant_of(row), row["confirmed_km"]) for row in rows]
+
     async def _versions(self, held: HeldOwner, grant_key: int) -> list[Stored]:
         rows = await self._connection.fetch(self._sql["versions"], grant_key)
         versions = [Stored(grant_of(row), row["confirmed_km"]) for row in rows]
@@ -147,13 +177,29 @@ class Granting(Settling):
         ):
             raise SiteNotOwned("a site is not this owner's", remedy="`telemetry site list --owner OWNER`")
 
-    async def _check_solar(self, grant: Grant, confirmed_km: float | None) -> None:
-        others = [
-            other
-            for other in await self.active(grant.owner_key, grant.recipient_key)
-            if other.grant_key != grant.grant_key and other.terms.purpose == grant.terms.purpose
-        ]
-        check_solar([*others, grant], confirmed_km, grant.recorded_at)
+    async def judge(self) -> None:
+        """Rule 19, on what all changes so far come to, whatever their order was. Raises SolarUnconfirmed."""
+        for (owner_key, recipient_key, purpose), asked in self._asked.items():
+            found = await self._solar_warning(owner_key, recipient_key, purpose)
+            check_solar(found, asked.before, asked.confirmed_km)
+        self._asked.clear()
+
+    async def finish(self) -> None:
+        """As always, and nothing goes unjudged."""
+        await self.judge()
+        await super().finish()
+
+    async def _ask(self, grant: Grant, confirmed_km: float | None) -> None:
+        trio = (grant.owner_key, grant.recipient_key, grant.terms.purpose)
+        if trio not in self._asked:
+            self._asked[trio] = _Asked(await self._solar_warning(*trio))
+        if confirmed_km is not None:
+            self._asked[trio].confirmed_km.add(confirmed_km)
+
+    async def _solar_warning(self, owner_key: int, recipient_key: int, purpose: SharingPurpose) -> SolarWarning | None:
+        held = await self.hold(owner_key)
+        standing = [one for one in await self.active(owner_key, recipient_key) if one.terms.purpose is purpose]
+        return solar_warning(standing, held.at)
 
     async def _epoch(self, owner_key: int, recipient_key: int) -> int:
         """The token epoch of a new grant: the next one where nothing stands (rule 23)."""

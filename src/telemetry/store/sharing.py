@@ -68,6 +68,19 @@ class Sharing:
             except TelemetryError as error:
                 self.behind = error
 
+    @asynccontextmanager
+    async def rehearsing(self) -> AsyncIterator[Settlement]:
+        """The same, undone at its end: every refusal comes up, nothing changes and nobody is told."""
+        with reported("rehearsing what is shared"):
+            transaction = self._connection.transaction()
+            await transaction.start()
+            try:
+                settlement = Settlement(self._connection, self._signer, self._hot_retention)
+                yield settlement
+                await settlement.finish()
+            finally:
+                await transaction.rollback()
+
     async def set_grant(
         self,
         owner_key: int,

@@ -26,6 +26,7 @@ from telemetry.privacy.keys import (
     KEK_BYTES,
     PRIVATE_KEY_BYTES,
     PUBLIC_KEY_BYTES,
+    SIGNING_KEY_BYTES,
     new_key_pair,
 )
 from telemetry.store.migrate import ROLES
@@ -34,12 +35,14 @@ KEK: Final = "kek"
 BLIND_INDEX: Final = "blind_index"
 QUARANTINE: Final = "quarantine"  # private half, for messages whose owner is unknown
 QUARANTINE_PUBLIC: Final = "quarantine_public"
+RECEIPT_SIGNING: Final = "receipt_signing"  # an Ed25519 seed; opens nothing
 _PASSWORD: Final = "password-"  # noqa: S105 - a prefix
 _LENGTHS: Final[Mapping[str, int]] = {
     KEK: KEK_BYTES,
     BLIND_INDEX: BLIND_KEY_BYTES,
     QUARANTINE: PRIVATE_KEY_BYTES,
     QUARANTINE_PUBLIC: PUBLIC_KEY_BYTES,
+    RECEIPT_SIGNING: SIGNING_KEY_BYTES,
 }
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _VARIABLE: Final = "TELEMETRY_SECRET_"
@@ -112,13 +115,14 @@ class FileKeystore:
             self._publish(staged)
 
     def add_passwords(self) -> None:
-        """Make the passwords of roles that came with a newer version. Keys are never made here.
+        """Make the passwords of roles, and the signing key, that came with a newer version. Other keys never.
 
-        A database takes a new password at the next migration; a new key would open nothing.
+        A database takes a new password at the next migration; a new key would open nothing. What was signed under
+        a lost signing key is still verified by whoever holds its public half.
         """
         with self._exclusively():
             for name, value in _generate():
-                if name not in _LENGTHS and not (self._directory / name).exists():
+                if (name not in _LENGTHS or name == RECEIPT_SIGNING) and not (self._directory / name).exists():
                     _write_new(self._directory / name, value)
             _sync_directory(self._directory)
 

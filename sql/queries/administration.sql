@@ -1,5 +1,5 @@
 -- name: bump_version
-SELECT consent.bump_version()
+SELECT consent.bump_version($1::text[], $2::bigint[])
 
 -- name: record
 INSERT INTO audit.event (action, owner_key, subject_key, affected)

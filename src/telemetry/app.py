@@ -125,7 +125,7 @@ class Worker:
             hot_hours=self._config.retention.hot_hours,
             statement_timeout_s=self._config.database.statement_timeout_s,
         )
-        preparation = self._preparation(registry, store, blind, quarantine_key)
+        preparation = self._preparation(registry, store, blind, quarantine_key, reload_plan)
         watermarks = Watermarks(self.source)
         self._pipeline = self._build_pipeline(preparation, sink, watermarks, reload_plan)
         if self._stopping.is_set():
@@ -158,7 +158,12 @@ class Worker:
         return None
 
     def _preparation(
-        self, registry: Registry, store: PostgresRegistryStore, blind: BlindIndex, quarantine_key: bytes
+        self,
+        registry: Registry,
+        store: PostgresRegistryStore,
+        blind: BlindIndex,
+        quarantine_key: bytes,
+        reload_plan: RegistryReloader,
     ) -> Preparation:
         config = self._config
         codec = CodecLimits(
@@ -177,6 +182,7 @@ class Worker:
                 future_limit_us=round(config.pipeline.future_limit_s * MICROSECONDS),
                 tick_us=round(config.pipeline.tick_s * MICROSECONDS),
             ),
+            reload_plan=reload_plan,
             told=functools.partial(self._enrolled, registry),
         )
 

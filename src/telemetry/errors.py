@@ -19,6 +19,7 @@ Hierarchy::
     ├── SupervisorError         an embedded server did not start, stop or stay up
     │   └── AlreadyRunning      another instance holds the same data directory
     ├── RegistryError           an owner, site, gateway or device is unknown, revoked or exists already
+    ├── PlanError               a compiled plan breaks its promise: a defect, nothing of it is used
     ├── SharingError            what an owner settles cannot be settled so
     │   ├── PartyUnknown        an owner, recipient, grant or member is unknown, erased, closed or ended
     │   ├── SiteNotOwned        a grant names a site that is not (or no longer) the owner's
@@ -99,6 +100,10 @@ class AlreadyRunning(SupervisorError):  # noqa: N818
 
 class RegistryError(TelemetryError):
     """An owner, site, gateway or device is unknown, revoked or exists already."""
+
+
+class PlanError(TelemetryError):
+    """A compiled plan breaks the promise it was checked against. It is not used; the one before stays."""
 
 
 class InputError(TelemetryError):

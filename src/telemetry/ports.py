@@ -6,6 +6,7 @@ Source ──RawMessage──▶ pipeline ──Write──▶ Sink
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import polars as pl
@@ -68,6 +69,21 @@ class Sink(Protocol):
     async def write(self, batch: Write) -> Written: ...
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryChanges:
+    """What changed in the registry since an earlier plan, of one snapshot.
+
+    ``plan``: the current one. ``gateways``: added or changed; ``gone_gateways``: no longer there. ``devices``
+    (DEVICE_SCHEMA): all devices of ``sites``.
+    """
+
+    plan: Plan
+    gateways: Sequence[Gateway]
+    devices: pl.DataFrame
+    sites: Sequence[int]
+    gone_gateways: Sequence[int] = ()
+
+
 @runtime_checkable
 class RegistryStore(Protocol):
     """Reads and extends the registry of owners, sites, gateways and devices. One event loop."""
@@ -76,8 +92,18 @@ class RegistryStore(Protocol):
         """All gateways, all devices (DEVICE_SCHEMA) and the current plan, of one snapshot."""
         ...
 
+    async def changes(self, plan: Plan) -> RegistryChanges | None:
+        """What changed since ``plan``; None where it is too old, or too much has changed: load everything then.
+
+        Devices that enrolled meanwhile are not among the changes: a worker that meets one enrols it and is given it.
+        """
+        ...
+
     async def enrol(self, devices: Sequence[NewDevice]) -> Enrolled:
-        """Insert devices and their sealed serials; where (site, blind index) exists already, the existing one."""
+        """Insert devices and their sealed serials; where (site, blind index) exists already, the existing one.
+
+        ``Enrolled.version`` is that of the plan their classes belong to: under another they may be out of date.
+        """
         ...
 
     async def owner_public_keys(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]:

@@ -50,6 +50,7 @@ async def retry_quarantined(
         stack.push_async_callback(store.close)
         gateways, devices, plan = await store.load()
         registry = await asyncio.to_thread(Registry, blind, gateways, devices, plan)
+        reload_plan = RegistryReloader(registry, store, Observer())
         preparation = Preparation(
             registry=registry,
             store=store,
@@ -57,6 +58,7 @@ async def retry_quarantined(
             quarantine_key=keystore.secret(QUARANTINE_PUBLIC),
             clock=clock,
             bounds=_bounds(config),
+            reload_plan=reload_plan,
         )
         stack.callback(preparation.close)
         sink = PostgresSink(connect, connections=1, hot_hours=config.retention.hot_hours)
@@ -72,7 +74,7 @@ async def retry_quarantined(
             preparation=preparation,
             sink=sink,
             clock=clock,
-            reload_plan=RegistryReloader(registry, store, Observer()),
+            reload_plan=reload_plan,
         )
 
 

@@ -6,7 +6,7 @@ questions to the store (new devices, public keys) go back to the event loop.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -92,7 +92,9 @@ class Prepared:
 
 
 class Preparation:
-    """Prepares batches, one at a time. ``told`` hears what became of enrolments."""
+    """Prepares batches, one at a time. ``reload_plan`` brings the registry up to a version; ``told`` hears what
+    became of enrolments.
+    """
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class Preparation:
         quarantine_key: bytes,
         clock: Clock,
         bounds: Bounds,
+        reload_plan: Callable[[int], Awaitable[None]],
         told: Callable[[Enrolled], None] = lambda _: None,
     ) -> None:
         self._registry = registry
@@ -110,6 +113,7 @@ class Preparation:
         self._blind = blind
         self._clock = clock
         self._bounds = bounds
+        self._reload_plan = reload_plan
         self._told = told
         self._sealers: dict[int, Sealer] = {SERVICE: Sealer(quarantine_key)}
         self._quarantine = QuarantineSealer(self._sealers, blind)
@@ -207,8 +211,14 @@ class Preparation:
         await self._fetch_sealers({item.owner_key for item in unknown})
         proposed = await self._in_thread(self._seal_serials, unknown)
         enrolled = await self._store.enrol(proposed)
-        if enrolled.devices:
-            self._registry.update(devices=_frame(enrolled.devices))
+        # Their classes belong to one version. Under an older plan they may not be known yet, under a newer one be out
+        # of date: what the owner withdrew in between would be kept of them.
+        while enrolled.devices and not self._registry.update(
+            devices=_frame(enrolled.devices), only_at=enrolled.version
+        ):
+            await self._reload_plan(enrolled.version)
+            if self._registry.plan.version != enrolled.version:
+                enrolled = await self._store.enrol(proposed)
         self._told(enrolled)
 
     def _seal_serials(self, unknown: Sequence[Unknown]) -> list[NewDevice]:

@@ -100,9 +100,21 @@ class DeviceTable:
         self._who[slots, 1] = devices["device_key"].to_numpy()
         self.plan_class[slots] = devices["plan_class"].to_numpy()
 
+    def absent(self, devices: pl.DataFrame, sites: Keys | None) -> list[int]:
+        """Slots of devices at ``sites`` (None: anywhere) that are not among ``devices`` (DEVICE_SCHEMA)."""
+        at, key = self._who[1 : self._size, 0], self._who[1 : self._size, 1]
+        here = key != 0 if sites is None else np.isin(at, sites) & (key != 0)
+        found = self.find_blind(devices["serial_blind"].to_numpy(), devices["site_key"].to_numpy())
+        slots: list[int] = np.setdiff1d(np.flatnonzero(here) + 1, found).tolist()
+        return slots
+
     def forget(self, device_keys: Sequence[int], devices_of_gateway: Keys) -> None:
         """Take devices out."""
-        for slot in self._slots_of_keys(device_keys):
+        self.forget_slots(self._slots_of_keys(device_keys), devices_of_gateway)
+
+    def forget_slots(self, slots: Sequence[int], devices_of_gateway: Keys) -> None:
+        """Take devices out, by slot."""
+        for slot in slots:
             self._by_blind.remove(slot)
             self._by_hash.remove(slot)
             if not self._seen[slot]:

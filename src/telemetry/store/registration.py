@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from telemetry.errors import InputError
-from telemetry.model.identity import DEFAULT_BACKFILL_US, DEFAULT_DEVICE_LIMIT, Enrolment, new_key
+from telemetry.model.identity import DEFAULT_BACKFILL_US, DEFAULT_DEVICE_LIMIT, ChangeKind, Enrolment, new_key
 from telemetry.privacy.keys import TOKEN_SECRET_BYTES, BlindIndex, Purpose, Sealer, new_key_pair
 from telemetry.store.keyring import OwnerSecrets
 
@@ -107,6 +107,7 @@ class Registration:
     gateways: list[tuple[int, int, bytes, str, int, int]] = field(default_factory=list)
     entries: list[tuple[int, str, int, str, bytes]] = field(default_factory=list)
     events: list[tuple[str, int | None, int | None, int]] = field(default_factory=list)
+    changes: list[tuple[ChangeKind, int]] = field(default_factory=list)  # for workers; stays until the commit
 
     def owner(self, new: NewOwner) -> OwnerRef:
         """Make an owner's key pair and token secret, and seal the owner's name to it."""
@@ -142,6 +143,7 @@ class Registration:
         blind = self.blind.gateway(name)
         self.gateways.append((gateway_key, site_key, blind, new.enrolment.value, new.device_limit, new.backfill_us))
         self.events.append(("gateway.enrol", owner.owner_key, gateway_key, 1))
+        self.changes.append((ChangeKind.GATEWAY, gateway_key))
         self._seal(owner, gateway_key, [(Purpose.GATEWAY_NAME, name)])
         return IssuedGateway(gateway_key, site_key, name, new_credential())
 

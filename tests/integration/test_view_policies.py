@@ -44,6 +44,7 @@ TABLES = {
     "consent.site_label": "(recipient_key, site_key)",
     "readings.hot": "(device_key, ac_power_w)",
     "readings.late": "(device_key, ac_power_w)",
+    "readings.series": "(device_key, amount)",
 }
 # What each row of readings is told by: how many minutes ago it was measured.
 MINUTES_AGO = (30, 90, 150, 15 * 1440)
@@ -100,6 +101,9 @@ async def seed(admin: Any) -> None:
             for table in ("hot", "late")[minutes > 1440 :]:
                 at = now - timedelta(minutes=minutes)
                 await consents.add_reading(admin, table, device, at, ac_power_w=float(minutes))
+            await consents.add_window(admin, device, at - timedelta(minutes=5), amount=minutes)
+        # Twenty minutes to two hours ago: longer than what lies before a tenure, a grant or a restriction.
+        await consents.add_window(admin, device, now - 2 * HOUR - timedelta(minutes=10), amount=1, resolution=3)
 
 
 async def seen_by(connection: Any, settings: dict[str, str]) -> dict[str, set[str]]:
@@ -175,6 +179,8 @@ class TestWhatIsSeen:
         assert seen["readings.hot"] == _rows((100, RECENT), (1300, RECENT), (1400, RECENT), *partly)
         old = [(1100, (30, 90, MINUTES_AGO[3])), (1200, (90,)), (1000, (30,)), (100, RECENT)]
         assert seen["readings.late"] == _rows((1300, MINUTES_AGO), (1400, MINUTES_AGO), *old)
+        edge = {f"({device},1)" for device in (100, 1200, 1300, 1400)}  # 1100: partly measured while restricted
+        assert seen["readings.series"] == seen["readings.late"] | edge
 
     @pytest.mark.parametrize("session", ["unset", "empty", "looker, no purpose", "closed", "erased owner 6"])
     async def test_without_a_right_there_is_nothing(self, seeded: Store, session: str) -> None:
@@ -191,6 +197,7 @@ class TestWhatIsSeen:
         seen = await seen_by(await seeded.connect("views"), SESSIONS["owner 1"])
         assert seen["consent.device"] == {"100", "101", "110"}
         assert seen["readings.late"] == _rows(*((device, MINUTES_AGO) for device in (100, 101, 110)))
+        assert seen["readings.series"] == _rows(*((device, (1, *MINUTES_AGO)) for device in (100, 101, 110)))
         assert seen["consent.owner"] == {"1"}
         assert seen["consent.active_grant"] == set()
 

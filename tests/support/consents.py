@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 CLEAR = """
-TRUNCATE consent.owner, consent.recipient, audit.read, readings.hot, readings.late CASCADE;
+TRUNCATE consent.owner, consent.recipient, audit.read, readings.hot, readings.late, readings.series CASCADE;
 DELETE FROM consent.policy WHERE policy <> '2026-11'
 """
 
@@ -122,3 +122,20 @@ async def add_reading(admin: Any, table: str, device_key: int, ts: datetime, **f
         values["received_hour"] = await admin.fetchval("SELECT date_trunc('hour', now())")
     places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
     await admin.execute(f"INSERT INTO readings.{table} ({', '.join(values)}) VALUES ({places})", *values.values())
+
+
+async def add_window(admin: Any, device_key: int, start: datetime, **columns: Any) -> None:
+    """One row of readings.series; by default a first version of PT15M of the catalogue's first field."""
+    values: dict[str, Any] = {
+        "device_key": device_key,
+        "window_start": start,
+        "effective_at": start + timedelta(minutes=15),
+        "amount": 0,
+        "covered_ms": 900_000,
+        "resolution": 2,
+        "grid": 0,
+        "field": 0,
+    } | columns
+    await admin.fetchval("SELECT readings.ensure_series($1::timestamptz[])", [start])
+    places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
+    await admin.execute(f"INSERT INTO readings.series ({', '.join(values)}) VALUES ({places})", *values.values())

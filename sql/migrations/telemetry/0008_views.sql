@@ -139,9 +139,9 @@ GRANT EXECUTE ON FUNCTION consent.viewing_owner(), consent.viewing_recipient(), 
     consent.sight() TO telemetry_views;
 
 -- The functions above act as telemetry_owner, whom FORCE binds too; nobody can log in as it.
-CREATE POLICY owner_looks ON consent.owner FOR SELECT TO telemetry_owner USING (true);
-CREATE POLICY owner_looks ON consent.site FOR SELECT TO telemetry_owner USING (true);
-CREATE POLICY owner_looks ON consent.device FOR SELECT TO telemetry_owner USING (true);
+CREATE POLICY definer_looks ON consent.owner FOR SELECT TO telemetry_owner USING (true);
+CREATE POLICY definer_looks ON consent.site FOR SELECT TO telemetry_owner USING (true);
+CREATE POLICY definer_looks ON consent.device FOR SELECT TO telemetry_owner USING (true);
 
 -- Settings: the reader adds them up once more, denials too, so it sees them of all who granted it something.
 GRANT SELECT ON consent.active_grant, consent.restriction, consent.objection, consent.relation TO telemetry_views;
@@ -224,6 +224,36 @@ CREATE POLICY views_read ON readings.late FOR SELECT TO telemetry_views USING (
             AND NOT EXISTS ( -- predicate: measured while restricted
                 SELECT FROM unnest((sight).shut, (sight).shut_from, (sight).shut_until) AS x (device, start, lifted)
                 WHERE x.device = device_key AND x.start <= ts AND ts < coalesce(x.lifted, 'infinity')
+            ) -- end
+    )
+);
+
+-- A window is seen where all of it may be; what lies before the tenure is nobody's and hides nothing.
+GRANT SELECT ON readings.series TO telemetry_views;
+CREATE POLICY views_read ON readings.series FOR SELECT TO telemetry_views USING (
+    EXISTS (
+        SELECT
+        FROM (SELECT (SELECT consent.sight()) AS sight OFFSET 0) AS once
+        CROSS JOIN LATERAL (
+            SELECT width_bucket(device_key, (sight).devices) AS place,
+                -- At least so long: days of 23 hours and months of 28 days on a site's own grid.
+                window_start + CASE resolution
+                    WHEN 1 THEN interval '1 minute'
+                    WHEN 2 THEN interval '15 minutes'
+                    WHEN 3 THEN interval '30 minutes'
+                    WHEN 4 THEN interval '1 hour'
+                    WHEN 5 THEN CASE grid WHEN 0 THEN interval '24 hours' ELSE interval '23 hours' END
+                    ELSE interval '672 hours'
+                END AS window_end
+            OFFSET 0
+        ) AS found
+        WHERE (sight).devices[place] = device_key -- predicate: device
+            AND greatest(window_start, (sight).tenure_from[place]) >= (sight).seen_from[place] -- predicate: first instant
+            AND window_end > (sight).tenure_from[place] -- predicate: tenure_from
+            AND window_start < (sight).tenure_until[place] -- predicate: tenure_until
+            AND NOT EXISTS ( -- predicate: measured while restricted
+                SELECT FROM unnest((sight).shut, (sight).shut_from, (sight).shut_until) AS x (device, start, lifted)
+                WHERE x.device = device_key AND x.start < window_end AND window_start < coalesce(x.lifted, 'infinity')
             ) -- end
     )
 );

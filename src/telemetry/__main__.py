@@ -29,6 +29,7 @@ ENTRIES: Final = (
     Entry("device", "telemetry.cli.registry:device", "List devices.", _REGISTRY),
     Entry("import", "telemetry.cli.registry:import_file", "Import owners, sites and gateways from CSV.", _REGISTRY),
     Entry("keys", "telemetry.cli.keys:keys", "What is wrapped under which key, and replacing keys.", _OPERATE),
+    Entry("labels", "telemetry.cli.labels:labels", "Keep what recipients are shown as place.", _OPERATE),
     Entry("migrate", "telemetry.cli.migrate:migrate", "Make keys, and bring the databases up to date.", _OPERATE),
     Entry("decode", "telemetry.cli.decode:decode", "Show what the service would make of a message.", _OPERATE),
     Entry("config", "telemetry.cli.config:config", "Print a commented configuration file.", _OPERATE),

@@ -38,6 +38,8 @@ ENTRIES: Final = (
     Entry("member", "telemetry.cli.household:member", "People of an owner's household.", _SHARE),
     Entry("restriction", "telemetry.cli.household:restriction", "Show nothing of an owner, for a time.", _SHARE),
     Entry("objection", "telemetry.cli.household:objection", "An owner's objection to a purpose.", _SHARE),
+    Entry("keys", "telemetry.cli.keys:keys", "What is wrapped under which key, and replacing keys.", _OPERATE),
+    Entry("labels", "telemetry.cli.labels:labels", "Keep what recipients are shown as place.", _OPERATE),
     Entry("migrate", "telemetry.cli.migrate:migrate", "Make keys, and bring the databases up to date.", _OPERATE),
     Entry("decode", "telemetry.cli.decode:decode", "Show what the service would make of a message.", _OPERATE),
     Entry("config", "telemetry.cli.config:config", "Print a commented configuration file.", _OPERATE),

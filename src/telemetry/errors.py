@@ -27,6 +27,9 @@ Hierarchy::
     │   ├── HistoryTooFine      a grant is finer than what the owner lets be kept, and not only live (rule 8)
     │   ├── SolarUnconfirmed    the series would tell the place better than the grant does (rule 19)
     │   └── ReceiptInvalid      a receipt was changed, or signed by another key
+    ├── ViewError               what was asked for is not shown
+    │   ├── NotVisible          a site or device asked for does not exist or is not shared: the same in both cases
+    │   └── NoLongerAvailable   a stream or an export ends: nothing is shared any more, for whatever reason
     └── InputError              a file or an argument given on the command line cannot be used
 """
 
@@ -139,3 +142,21 @@ class SolarUnconfirmed(SharingError):  # noqa: N818
 
 class ReceiptInvalid(SharingError):  # noqa: N818
     """A receipt was changed, is no receipt, or was signed by another key."""
+
+
+class ViewError(TelemetryError):
+    """What a recipient asked for is not shown."""
+
+
+class NotVisible(ViewError):  # noqa: N818 - a state, not a mistake
+    """A site or device that was asked for does not exist, or is not shared. Which of both is not told (rule 22)."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such site or device", remedy="ask without it, and take the names given there")
+
+
+class NoLongerAvailable(ViewError):  # noqa: N818
+    """A stream or an export ends because nothing is shared any more. It does not tell why."""
+
+    def __init__(self) -> None:
+        super().__init__("no longer available")

@@ -13,6 +13,7 @@ import polars as pl
 
 from telemetry.model.batch import Decoded, RawMessage, Write, Written
 from telemetry.model.identity import Enrolled, Gateway, NewDevice
+from telemetry.privacy.keys import Bound
 from telemetry.privacy.plan import Plan
 
 
@@ -123,9 +124,9 @@ class Keystore(Protocol):
 
 @runtime_checkable
 class KeyWrapper(Protocol):
-    """Wraps owners' secrets under the key-encryption key. Safe to call from any thread; may block.
+    """Wraps owners' and recipients' secrets under one key-encryption key. Safe from any thread; may block.
 
-    privacy.keys.Kek holds the key in memory; a KMS implements the same two calls without giving its key away.
+    privacy.keys.Kek holds the key in memory; store.kek_command.CommandKek asks a KMS, which keeps it.
     """
 
     @property
@@ -133,8 +134,21 @@ class KeyWrapper(Protocol):
         """Names the key that wraps, 8 bytes, and tells nothing about it."""
         ...
 
-    def wrap(self, secret: bytes, *, purpose: str, owner_key: int) -> bytes: ...
+    def wrap_all(self, secrets: Sequence[Bound]) -> list[bytes]: ...
 
-    def unwrap(self, wrapped: bytes, *, purpose: str, owner_key: int) -> bytes:
-        """The secret. Raises UnsealError for another key, purpose or owner."""
+    def unwrap_all(self, wrapped: Sequence[Bound]) -> list[bytes]:
+        """The secrets. Raises UnsealError for another key, purpose or owner, KeystoreError where it cannot ask."""
+        ...
+
+
+@runtime_checkable
+class Keks(Protocol):
+    """The key-encryption keys that a process may use: two while one replaces the other. Any thread; may block."""
+
+    def named(self, kek_id: bytes) -> KeyWrapper:
+        """The key of this name, looked for again where it is kept. Raises UnsealError where there is none."""
+        ...
+
+    def newest(self) -> KeyWrapper:
+        """The key that rows should be under: the staged one while a rotation is under way."""
         ...

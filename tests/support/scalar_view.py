@@ -97,16 +97,24 @@ def guard(window, aggregate, world):
     return start, end
 
 
-def admits_window(grant, rank, grid, world, site, grants):
+def own_days(grants, world, site, kind, field, data_class):
+    """Rule 10, and no granted window is cut by a day's edge."""
+    if PLACES.index(place(grants, world, site)) < PLACES.index("region"):
+        return False
+    for grant in covering(grants, world, site, kind):
+        minutes = WINDOW_MINUTES.get(grant["rank"], 1)
+        if names_field(grant, field, data_class) and world["align_min"] % minutes != 0:
+            return False
+    return True
+
+
+def admits_window(grant, rank, grid, own):
     """Rule 20: the window is a multiple of the granted one, on the same grid."""
     if grant["rank"] > rank:
         return False
     if grant["rank"] >= 5:
-        own_days = PLACES.index(place(grants, world, site)) >= PLACES.index("region")
-        return grid == ("site" if own_days else "utc")
-    if grid == "utc" or grant["rank"] == 0:
-        return True
-    return world["align_min"] % WINDOW_MINUTES[grant["rank"]] == 0
+        return grid == ("site" if own else "utc")
+    return grid == "utc" or own or grant["rank"] == 0
 
 
 def visible(grants, world, site, kind, field, data_class, aggregate, rank, grid, window, extremes=False):
@@ -114,12 +122,13 @@ def visible(grants, world, site, kind, field, data_class, aggregate, rank, grid,
     start, end = guard(window, aggregate, world)
     if start >= end:
         return False
+    if rank < 5:
+        grid = "utc"
+    own = own_days(grants, world, site, kind, field, data_class)
     helping = [
         g
         for g in covering(grants, world, site, kind)
-        if names_field(g, field, data_class)
-        and admits_window(g, rank, grid, world, site, grants)
-        and (g["extremes"] or not extremes)
+        if names_field(g, field, data_class) and admits_window(g, rank, grid, own) and (g["extremes"] or not extremes)
     ]
     edges = {start}
     for g in helping:
@@ -137,10 +146,15 @@ def served_ranks(grants, world, site, kind, field, data_class, asked):
     )
 
 
-def shown(grants, world, site, kind, field, data_class, aggregate, asked, grid, rank, window):
-    """Whether a window of ``rank`` is part of the answer to ``asked``: visible, and not served finer."""
+def shown(grants, world, site, kind, field, data_class, aggregate, asked, grid, rank, window, kept=False):
+    """Whether a window of ``rank`` is part of the answer to ``asked``: visible, and not served finer.
+
+    ``kept``: it is stored at this rank, so that nothing finer of it can be served.
+    """
     ranks = served_ranks(grants, world, site, kind, field, data_class, asked)
     arguments = (grants, world, site, kind, field, data_class, aggregate)
-    if rank not in ranks or not visible(*arguments, rank, grid, window):
+    if not ranks or rank < ranks[0] or not visible(*arguments, rank, grid, window):
         return False
-    return not any(visible(*arguments, finer, grid, window) for finer in ranks if finer < rank)
+    if kept:
+        return True
+    return rank in ranks and not any(visible(*arguments, finer, grid, window) for finer in ranks if finer < rank)

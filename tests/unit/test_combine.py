@@ -202,6 +202,14 @@ class TestRule20SameGrid:
         arguments = (spans["ac_power_w"], Resolution.P1D)
         assert levels(*arguments, grid=SITE_GRID, day_grid=SITE_GRID, align_min=60)
         assert not levels(*arguments, grid=SITE_GRID, day_grid=SITE_GRID, align_min=30)  # Asia/Kolkata
+        (day,) = levels(*arguments, day_grid=SITE_GRID, align_min=30)
+        assert day.grid == UTC_GRID
+
+    def test_what_is_kept_coarser_than_granted_is_served_as_it_is_kept(self) -> None:
+        spans = combine([power()], SITE, Standing(), NOW).kinds[DeviceKind.INVERTER].fields["ac_power_w"]
+        fine, kept = levels(spans, Resolution.PT15M, kept=[Resolution.PT1M.rank, Resolution.PT1H.rank])
+        assert (fine.rank, kept.rank) == (Resolution.PT15M.rank, Resolution.PT1H.rank)
+        assert kept.allowed == kept.finer == fine.allowed
 
 
 class TestRule21RealTime:
@@ -325,6 +333,7 @@ def scalar_grant(grant: Grant) -> dict[str, Any]:
     asked=st.sampled_from(RESOLUTIONS),
     grid=st.sampled_from([UTC_GRID, SITE_GRID]),
     align_min=st.sampled_from([15, 30, 60]),
+    kept=st.frozensets(st.sampled_from(range(1, 7)), max_size=2),
     kind=st.sampled_from([DeviceKind.INVERTER, DeviceKind.METER]),
 )
 def test_combined_views_equal_the_scalar_reference(
@@ -334,6 +343,7 @@ def test_combined_views_equal_the_scalar_reference(
     asked: Resolution,
     grid: int,
     align_min: int,
+    kept: frozenset[int],
     kind: DeviceKind,
 ) -> None:
     world, plain = scalar_world(standing, tenure, align_min), [scalar_grant(one) for one in grants]
@@ -351,17 +361,27 @@ def test_combined_views_equal_the_scalar_reference(
         served = {
             level.rank: level
             for level in levels(
-                kind_view.fields.get(name, ()), asked, grid=grid, day_grid=view.day_grid, align_min=align_min
+                kind_view.fields.get(name, ()),
+                asked,
+                grid=grid,
+                day_grid=view.day_grid,
+                align_min=align_min,
+                kept=kept,
             )
         }
         aggregate = AGGREGATES[FIELD_INDEX[name]].value
-        for rank in {*served, *scalar_view.served_ranks(*about, asked.rank)}:
+        for rank in {*served, *kept, *scalar_view.served_ranks(*about, asked.rank)}:
             level = served.get(rank)
             for window in _windows(rank):
                 needed = guard(FIELD_INDEX[name], window, tenure, NOW_US)
                 ours = level is not None and covered(needed, level.allowed) and not covered(needed, level.finer)
                 grid_name = "site" if grid == SITE_GRID else "utc"
-                assert ours == scalar_view.shown(*about, aggregate, asked.rank, grid_name, rank, window)
+                theirs = scalar_view.shown(*about, aggregate, asked.rank, grid_name, rank, window)
+                assert ours == theirs
+                if rank in kept:
+                    as_kept = level is not None and covered(needed, level.allowed)
+                    about_it = (*about, aggregate, asked.rank, grid_name, rank, window)
+                    assert as_kept == scalar_view.shown(*about_it, kept=True)
                 if level is not None and ours and has_extremes(field):
                     assert covered(needed, level.extremes) == scalar_view.visible(
                         *about, aggregate, rank, grid_name, window, extremes=True

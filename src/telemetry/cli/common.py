@@ -95,11 +95,12 @@ def database_dsn(config: "Config", database: str = _TELEMETRY) -> str:
 @asynccontextmanager
 async def open_registry(config: "Config", *, owners_keys: bool = False) -> AsyncIterator["Handover"]:
     """The registry as the operator. ``owners_keys`` where owners are added or sealed values are opened."""
-    from telemetry.privacy.keys import BlindIndex, Kek
+    from telemetry.privacy.keys import BlindIndex
     from telemetry.store.connection import connector
     from telemetry.store.handover import Handover
+    from telemetry.store.keks import open_keks
     from telemetry.store.keyring import KeyRing
-    from telemetry.store.keystore import BLIND_INDEX, KEK, open_keystore, role_password
+    from telemetry.store.keystore import BLIND_INDEX, open_keystore, role_password
 
     keystore = open_keystore(config.data_dir)
     async with AsyncExitStack() as stack:
@@ -113,7 +114,7 @@ async def open_registry(config: "Config", *, owners_keys: bool = False) -> Async
         blind = BlindIndex(keystore.secret(BLIND_INDEX))
         ring = None
         if owners_keys:
-            ring = KeyRing(await connected("telemetry_keys", _KEYS), Kek(keystore.secret(KEK)))
+            ring = KeyRing(await connected("telemetry_keys", _KEYS), open_keks(config))
         yield Handover(await connected("telemetry_operator", _TELEMETRY), blind, ring)
 
 

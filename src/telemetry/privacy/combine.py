@@ -97,15 +97,17 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Windows of one resolution that a field is served at.
+    """Windows of one resolution, on one grid, that a field is served at.
 
-    A window is shown where ``allowed`` covers its guard and ``finer``, what is served finer already, does not.
+    A window is shown where ``allowed`` covers its guard and ``finer``, what is served finer already, does not. Where
+    ``finer`` is all of ``allowed``, only windows that are kept no finer are shown.
     """
 
     rank: int
     allowed: tuple[Interval, ...]
     finer: tuple[Interval, ...] = ()
     extremes: tuple[Interval, ...] = ()
+    grid: int = UTC_GRID
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,24 +232,45 @@ def supports(span_rank: int, rank: int, grid: int, day_grid: int, align_min: int
     if span_rank >= _DAY_RANK:
         return grid == day_grid
     minutes = RESOLUTIONS[span_rank].minutes
-    return grid == UTC_GRID or minutes is None or align_min % minutes == 0
+    return grid == UTC_GRID or align_min % (minutes or 1) == 0
+
+
+def own_days(spans: Iterable[Span], day_grid: int, align_min: int) -> int:
+    """The grid of a field's days and months: the site's own only where no finer granted window is cut by them.
+
+    Own days in half-hour zones beside granted hours would, subtracted, give half hours.
+    """
+    minutes = [RESOLUTIONS[span.rank].minutes or 1 for span in spans if span.rank < _DAY_RANK]
+    return day_grid if all(align_min % each == 0 for each in minutes) else UTC_GRID
 
 
 def levels(
-    spans: Sequence[Span], asked: Resolution, *, grid: int = UTC_GRID, day_grid: int = UTC_GRID, align_min: int = 60
+    spans: Sequence[Span],
+    asked: Resolution,
+    *,
+    grid: int | None = None,
+    day_grid: int = UTC_GRID,
+    align_min: int = 60,
+    kept: Iterable[int] = (),
 ) -> tuple[Level, ...]:
     """The resolutions a field is served at when ``asked`` is, finest first.
 
     Served is the coarser of asked and granted (rule 20); where a coarser grant reaches further back than a finer
-    one, its windows fill in what the finer does not show.
+    one, its windows fill in what the finer does not show. ``kept``: resolutions of stored windows; where one is
+    coarser than what is granted, it is served as it is kept. ``grid``: of days and months, None for the field's own.
     """
     found: list[Level] = []
-    for rank in sorted({max(span.rank, asked.rank) for span in spans}):
-        usable = [span for span in spans if supports(span.rank, rank, grid, day_grid, align_min)]
+    served: tuple[Interval, ...] = ()
+    own = own_days(spans, day_grid, align_min)
+    granted = {max(span.rank, asked.rank) for span in spans}
+    for rank in sorted(granted | {rank for rank in kept if rank > min(granted, default=rank)}):
+        on = UTC_GRID if rank < _DAY_RANK else own if grid is None else grid
+        usable = [span for span in spans if supports(span.rank, rank, on, own, align_min)]
         allowed = merged((span.from_us, span.to_us) for span in usable)
         if allowed:
             extremes = merged((span.from_us, span.to_us) for span in usable if span.extremes)
-            found.append(Level(rank, allowed, found[-1].allowed if found else (), extremes))
+            found.append(Level(rank, allowed, served if rank in granted else allowed, extremes, on))
+            served = allowed if rank in granted else served
     return tuple(found)
 
 

@@ -18,9 +18,10 @@ Nothing here logs, reads a clock or does I/O. No object shows its key in repr() 
 import hmac
 import itertools
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -72,6 +73,16 @@ class Purpose(StrEnum):
     QUARANTINE = "quarantine.message"
     OWNER_PRIVATE_KEY = "key.owner_private"
     TOKEN_SECRET = "key.token_secret"  # noqa: S105 - a name, not a secret
+    RECIPIENT_KEY = "key.recipient"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A secret, or a wrapped one, and what it is bound to."""
+
+    value: bytes = field(repr=False)
+    purpose: str
+    owner_key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +202,7 @@ class Opener(Closed):
 
 
 class Kek(Closed):
-    """The key-encryption key in memory: a ports.KeyWrapper. AES-256-GCM under a random nonce per secret.
+    """The key-encryption key in memory: a ports.KeyWrapper, and a ports.Keks of one. AES-256-GCM, random nonces.
 
     Random 96-bit nonces bound one key to 2**32 secrets (NIST SP 800-38D, 8.3): a thousand times every owner.
     """
@@ -229,8 +240,26 @@ class Kek(Closed):
             raise _unseal_error() from error
         raise _unseal_error()
 
+    def wrap_all(self, secrets: Sequence[Bound]) -> list[bytes]:
+        """Each of ``secrets``, wrapped."""
+        return [self.wrap(one.value, purpose=one.purpose, owner_key=one.owner_key) for one in secrets]
+
+    def unwrap_all(self, wrapped: Sequence[Bound]) -> list[bytes]:
+        """The secrets again. Raises UnsealError if any does not open."""
+        return [self.unwrap(one.value, purpose=one.purpose, owner_key=one.owner_key) for one in wrapped]
+
+    def named(self, kek_id: bytes) -> Self:
+        """Itself. Raises UnsealError if another key is asked for."""
+        if kek_id != self._kek_id:
+            raise other_kek()
+        return self
+
+    def newest(self) -> Self:
+        """Itself."""
+        return self
+
     def _context(self, purpose: str, owner_key: int) -> bytes:
-        return prefixed(_context(_WRAPPED, purpose, owner_key), self._kek_id)
+        return wrap_context(purpose, owner_key, self._kek_id)
 
 
 class BlindIndex(Closed):
@@ -274,6 +303,19 @@ def prefixed(*parts: bytes) -> bytes:
 
 def _context(form: bytes, purpose: str, subject_key: int) -> bytes:
     return prefixed(b"telemetry/seal/1", form, str(purpose).encode(), subject_key.to_bytes(8, signed=True))
+
+
+def wrap_context(purpose: str, owner_key: int, kek_id: bytes) -> bytes:
+    """What a wrapped secret is bound to."""
+    return prefixed(_context(_WRAPPED, purpose, owner_key), kek_id)
+
+
+def other_kek() -> UnsealError:
+    """The error for what is wrapped under a key-encryption key that is not at hand."""
+    return UnsealError(
+        "the stored keys are wrapped under another key-encryption key than this process holds",
+        remedy="restore that key; if it was rotated, run `telemetry keys rotate kek --resume` and restart this process",
+    )
 
 
 def _unpadded(padded: bytes) -> bytes:

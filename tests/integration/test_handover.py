@@ -215,9 +215,19 @@ class TestSiteSold:
         assert rows == [{"subject_key": done.new_site_key, "attribute": "name"}]
         names = await world.registry.administration.reveal(Purpose.SITE_NAME, [(buyer, done.new_site_key)])
         assert names == {done.new_site_key: "New Home"}
+        places = await world.rows("SELECT site_key, cell7, country FROM consent.site_place ORDER BY cell7")
+        assert [row["cell7"] for row in places if row["site_key"] == done.new_site_key] in ([], [None])
         # The old owner keeps them.
         stays = await world.registry.administration.reveal(Purpose.SITE_ADDRESS, [(owner, site)])
         assert stays == {site: "CANARY STREET 1"}
+
+    async def test_the_place_of_the_home_is_said_anew(self, world, handover):
+        home, buyer = await world.home(), await world.registry.administration.add_owner(NewOwner("Example Buyer"))
+        new = NewSite("New Home", "", 46.5, 7.25, "CH", "CH-BE", "Europe/Zurich")
+        done = await handover.sell_site(home.site_key, buyer, new)
+        (place,) = await world.rows("SELECT * FROM consent.site_place WHERE site_key = $1", done.new_site_key)
+        assert place["cell7"] is not None
+        assert (place["country"], place["region"], place["timezone"]) == ("CH", "CH-BE", "Europe/Zurich")
 
     async def test_the_old_owners_key_does_not_open_what_the_new_owner_has(self, world, handover):
         home, buyer, _, devices, done = await self.sold(world, handover, count=1)

@@ -60,6 +60,9 @@ def sell(
     address: Annotated[str, typer.Option(help="Postal address, sealed; the old owner's does not pass.")] = "",
     latitude: Annotated[float | None, typer.Option(help="Degrees, WGS 84, sealed.")] = None,
     longitude: Annotated[float | None, typer.Option(help="Degrees, WGS 84, sealed.")] = None,
+    country: Annotated[str, typer.Option(help="ISO 3166-1 code (DE), shown where it is granted.")] = "",
+    region: Annotated[str, typer.Option(help="ISO 3166-2 code (DE-BY), shown where it is granted.")] = "",
+    timezone: Annotated[str, typer.Option(help="IANA name, for days of the site's own; UTC without.")] = "",
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -73,7 +76,7 @@ def sell(
     async def main() -> None:
         from telemetry.store.registration import NewSite
 
-        new = NewSite(name, address, latitude, longitude)
+        new = NewSite(name, address, latitude, longitude, country, region, timezone)
         async with open_registry(config_of(config), owners_keys=True) as registry:
             done = await registry.sell_site(parse_key("site", site), parse_key("owner", to), new, instant(at))
         shown = format_key("site", done.new_site_key)

@@ -8,13 +8,16 @@ import pytest
 import pytest_asyncio
 
 from telemetry.errors import RegistryError, SiteNotOwned, UnsealError
+from telemetry.model.batch import Withheld
 from telemetry.model.fields import DeviceKind
 from telemetry.model.sharing import Keeping
+from telemetry.privacy.binding import Registry
 from telemetry.privacy.keys import Opener, Purpose
 from telemetry.store.handover import Handover
 from telemetry.store.plans import recompile
 from telemetry.store.registration import NewOwner, NewSite
 from tests.support.postgres import temporary_postgres
+from tests.support.registries import decoded, run
 from tests.support.registry import Home, random_serial, registry_world
 from tests.support.sharing import SharingWorld, sharing_world, terms
 
@@ -103,6 +106,24 @@ class TestDeviceReplaced:
         assert changes.sites == [home.site_key]
         blinds = changes.devices.filter(pl.col("device_key") == device)["serial_blind"].to_list()
         assert [bytes(blind) for blind in blinds] == [world.registry.blind.serial(new)]
+
+    async def test_a_running_worker_goes_on_with_the_series(self, world, handover):
+        home, old, new = await world.home(), random_serial(), random_serial()
+        device, stub = await enrolled(world, home, old), await enrolled(world, home, new)
+        gateways, devices, plan = await world.registry.store.load()
+        registry = Registry(world.registry.blind, gateways, devices, plan)
+
+        def bound() -> list[int]:
+            rows = decoded([{"serial": new, "ac_power_w": 1.0}])
+            return run(registry, rows, [home.gateway_name]).rows["device_key"].to_list()
+
+        assert bound() == [stub]
+        await handover.replace_device(device, new)
+        changes = await world.registry.store.changes(registry.plan)
+        registry.update(
+            plan=changes.plan, gateways=changes.gateways, devices=changes.devices, whole_sites=changes.sites
+        )
+        assert bound() == [device]
 
     async def test_what_cannot_be_replaced_is_refused_and_stays(self, world, handover):
         home, serial, other = await world.home(), random_serial(), random_serial()
@@ -295,6 +316,30 @@ class TestSiteSold:
         assert changes.sites == sorted([home.site_key, done.new_site_key])
         assert done.devices[device] in changes.devices["device_key"].to_list()
         assert [one.gateway_key for one in changes.gateways] == [home.gateway_key]
+
+    async def test_a_running_worker_binds_to_the_new_owner_and_withholds_the_old_tenures_readings(
+        self, world, handover
+    ):
+        home, serial = await world.home(), random_serial()
+        buyer = await world.registry.administration.add_owner(NewOwner("Example Buyer"))
+        old = await enrolled(world, home, serial)
+        gateways, devices, plan = await world.registry.store.load()
+        registry = Registry(world.registry.blind, gateways, devices, plan)
+
+        def bound(*ages_s: int) -> tuple[list[int], dict[Withheld, int]]:
+            now = round(datetime.now(UTC).timestamp() * 1e6)
+            rows = [{"serial": serial, "ts": now - age * 1_000_000, "ac_power_w": 1.0} for age in ages_s]
+            result = run(registry, decoded(rows), [home.gateway_name], now_us=now)
+            return result.rows["device_key"].to_list(), dict(result.withheld_rows)
+
+        assert bound(0, 7200) == ([old, old], {})
+        at = datetime.now(UTC) - timedelta(hours=1)
+        done = await handover.sell_site(home.site_key, buyer, NewSite("New Home"), at=at)
+        changes = await world.registry.store.changes(registry.plan)
+        registry.update(
+            plan=changes.plan, gateways=changes.gateways, devices=changes.devices, whole_sites=changes.sites
+        )
+        assert bound(0, 7200) == ([done.devices[old]], {Withheld.OTHER_TENURE: 1})
 
     async def test_what_cannot_be_sold_is_refused_and_nothing_changes(self, world, handover):
         home, buyer, _, _, done = await self.sold(world, handover)

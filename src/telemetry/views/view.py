@@ -28,6 +28,7 @@ from telemetry.views.windows import (
     alignment,
     lacking,
     levels_of,
+    longest_us,
     shown_readings,
     shown_windows,
 )
@@ -63,9 +64,12 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of an answer: devices after one name, at most so many, and windows that start in a span of time."""
+    """A part of an answer: of devices in the order of (site, device) those after one and up to another, at most so
+    many; of windows those that start in a span of time.
+    """
 
     after: tuple[str, str] | None = None
+    through: tuple[str, str] | None = None
     at_most: int | None = None
     slice_us: tuple[int, int] | None = None
 
@@ -127,10 +131,14 @@ class Views:
 
 
 def _part(named: Named, part: Part) -> Named:
-    if part.after is None and part.at_most is None:
+    if part.after is None and part.through is None and part.at_most is None:
         return named
     keys = [(named.sites[device.site_key], name) for device, name in zip(named.devices, named.names, strict=True)]
-    kept = [index for index, key in enumerate(keys) if part.after is None or key > part.after]
+    kept = [
+        index
+        for index, key in enumerate(keys)
+        if (part.after is None or key > part.after) and (part.through is None or key <= part.through)
+    ]
     return named.part(kept[: part.at_most])
 
 
@@ -156,7 +164,8 @@ async def _read_windows(connection: Any, subjects: Sequence[Subject], ask: Asked
         return []
     devices = [subject.device_key for subject in served]
     names = sorted({name for subject in served for name in subject.levels})
-    since, until = max(ask.range_us[0], ask.slice_us[0]), min(ask.range_us[1], ask.now_us)
+    since = max(ask.range_us[0], ask.slice_us[0])
+    until = min(ask.range_us[1], ask.now_us, ask.slice_us[1] + longest_us(served))
     series = await read_series(
         connection, devices=devices, fields=names, from_us=since, to_us=until, effective_us=ask.now_us
     )

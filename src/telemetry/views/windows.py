@@ -274,6 +274,19 @@ def shown_readings(subjects: Sequence[Subject], asked: Asked, readings: pl.DataF
     )
 
 
+def longest_us(subjects: Iterable[Subject]) -> int:
+    """At least the length of the longest window that is put together from finer ones."""
+    ranks = {
+        level.rank
+        for subject in subjects
+        for found in subject.levels.values()
+        for level in found
+        if level.finer != level.allowed
+    }
+    longest = RESOLUTIONS[max(ranks, default=0)]
+    return {Resolution.P1M: 32 * 24, Resolution.P1D: 26}.get(longest, 1) * 3_600_000_000
+
+
 def lacking(subjects: Sequence[Subject], series: pl.DataFrame, since_us: int) -> dict[int, set[str]]:
     """Fields by device that are granted finer than a day and of which no window that fine is kept since then."""
     recent = (

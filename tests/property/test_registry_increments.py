@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telemetry.model.fields import FIELD_NAMES, DataClass, DeviceKind
-from telemetry.model.identity import Enrolment, new_key
+from telemetry.model.identity import Enrolment, device_frame, new_key
 from telemetry.model.sharing import Keeping
-from telemetry.pipeline.preparation import _frame
 from telemetry.privacy.binding import Registry
 from telemetry.store.registration import NewGateway, NewSite
 from tests.support.plans import FollowingWorker, PlanWorld, findable, known_devices, known_gateways, plan_world
@@ -83,7 +82,7 @@ class Story:
         proposed = [await self.world.registry.device(home, random_serial(), kind) for _ in range(2)]
         enrolled = await self.follower.store.enrol(proposed)
         while enrolled.devices and not self.follower.registry.update(
-            devices=_frame(enrolled.devices), only_at=enrolled.version
+            devices=device_frame(enrolled.devices), only_at=enrolled.version
         ):
             await self.follower.reload(enrolled.version)
             enrolled = await self.follower.store.enrol(proposed)

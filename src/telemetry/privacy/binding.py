@@ -117,7 +117,7 @@ class Registry:
             if only_at is not None and only_at != self._plan.version:
                 return False
             plan = plan or self._plan
-            if self._devices.highest_class(devices) >= plan.classes:
+            if self._highest_class(devices, plan) >= plan.classes:
                 raise RegistryError("a device's plan class is not in the plan", remedy="load the registry again")
             self._plan = plan
             self._devices.forget(forget_devices, self._gateways.devices)
@@ -131,6 +131,13 @@ class Registry:
             self._refused.clear()
             self._refused_count = 0
             return True
+
+    def _highest_class(self, devices: pl.DataFrame | None, plan: Plan) -> int:
+        """Of devices that could be without a class; all that are here have one, unless the plan loses some."""
+        if plan.classes < self._plan.classes or not len(self._devices):
+            return self._devices.highest_class(devices)
+        highest = None if devices is None else devices["plan_class"].max()
+        return highest if isinstance(highest, int) else -1
 
     def bind(self, rows: pl.DataFrame, gateway_slots: Slots, *, enrol: bool = True) -> Bound:
         """Find each row's device.

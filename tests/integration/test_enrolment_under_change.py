@@ -1,12 +1,13 @@
-"""A device enrols while its owner's settings change: what the worker then knows of it belongs to the plan it applies."""
+"""A device enrols while its owner settles something: what a worker knows of it belongs to the plan it applies."""
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import pytest_asyncio
 
-from telemetry.model.batch import RawMessage
+from telemetry.model.batch import RawMessage, Withheld
 from telemetry.model.identity import Enrolled, NewDevice
 from telemetry.model.sharing import Keeping
 from telemetry.observe import Observer
@@ -57,7 +58,13 @@ class SystemClock:
         return time.time_ns() // 1000
 
 
-async def prepare(world: PlanWorld, home: Home, **interruptions: Callable[[RegistryReloader], Meanwhile]) -> Prepared:
+async def prepare(
+    world: PlanWorld,
+    home: Home,
+    *,
+    payload: str | None = None,
+    **interruptions: Callable[[RegistryReloader], Meanwhile],
+) -> Prepared:
     """One message of a device that nobody has seen, prepared while ``interruptions`` happen."""
     store = Interrupted(world.registry.connector("telemetry_ingest"))
     gateways, devices, plan = await store.load()
@@ -75,7 +82,9 @@ async def prepare(world: PlanWorld, home: Home, **interruptions: Callable[[Regis
         reload_plan=reload_plan,
     )
     now_us = SystemClock().now_us()
-    payload = f'{{"serial": "{random_serial()}", "kind": "inverter", "ts": {now_us // 1000}, "ac_power_w": 5.0}}'
+    payload = (
+        payload or f'{{"serial": "{random_serial()}", "kind": "inverter", "ts": {now_us // 1000}, "ac_power_w": 5.0}}'
+    )
     message = RawMessage(home.gateway_name, "readings", payload.encode(), 1, now_us)
     try:
         prepared = await preparation.prepare(await preparation.arrive([message]))
@@ -112,3 +121,33 @@ async def test_classes_that_are_out_of_date_when_they_arrive_are_asked_for_again
     prepared = await prepare(world, home, after=withdrawn)
     assert prepared.write.rows.is_empty()
     assert not prepared.rejections
+
+
+class TestMessagesOfTwoTenures:
+    """Decision 0030: readings of who left are not for who came, in quarantine neither."""
+
+    @pytest.mark.parametrize(("age_days", "sealed_to_owner"), [(1, False), (34, False), (36, True)])
+    async def test_what_a_site_sends_soon_after_it_changed_hands_is_not_sealed_to_who_came(
+        self, world: PlanWorld, age_days: int, sealed_to_owner: bool
+    ):
+        home = await world.registry.home()
+        began = await world.admin.fetchval(
+            "UPDATE consent.site SET tenure_from = now() - make_interval(days => $1) WHERE site_key = $2"
+            " RETURNING (extract(epoch FROM tenure_from) * 1000)::bigint",
+            age_days,
+            home.site_key,
+        )
+        rows = [
+            {"serial": "INV-TENURE", "kind": "inverter", "ts": began - 1, "ac_power_w": 5.0},
+            {"serial": "INV-TENURE", "kind": "inverter", "ts": time.time_ns() // 1_000_000, "ac_power_w": 1e9},
+        ]
+        prepared = await prepare(world, home, payload=json.dumps(rows))
+        assert prepared.write.rows.is_empty()
+        assert prepared.withheld == {Withheld.OTHER_TENURE: 1}
+        (held,) = prepared.write.quarantined
+        assert (held.gateway_key, held.owner_key) == (home.gateway_key, home.owner_key if sealed_to_owner else None)
+
+    async def test_a_site_that_never_changed_hands_seals_to_its_owner(self, world: PlanWorld):
+        home = await world.registry.home()
+        prepared = await prepare(world, home, payload="not a message")
+        assert [held.owner_key for held in prepared.write.quarantined] == [home.owner_key]

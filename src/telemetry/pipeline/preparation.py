@@ -135,7 +135,7 @@ class Preparation:
             bound = await self._in_thread(self._bind, arrived, False)
         protected, spent_s = await self._in_thread(self._protect, arrived, bound)
         rejections = (*arrived.decoded.rejections, *protected.rejections)
-        senders = Senders(*self._registry.gateway_keys(arrived.slots))
+        senders = Senders(*self._registry.gateway_keys(arrived.slots, self._clock.now_us()))
         if rejections:
             await self._fetch_sealers({int(senders.owner_key[item.message]) for item in rejections})
         write, found = await self._in_thread(self._write, arrived, senders, protected, rejections, bound.plan.version)
@@ -143,7 +143,7 @@ class Preparation:
 
     async def refuse(self, arrived: Arrived, rejection: Rejection, plan_version: int) -> Prepared:
         """A batch of one message that the store does not take: all of it goes to quarantine."""
-        senders = Senders(*self._registry.gateway_keys(arrived.slots))
+        senders = Senders(*self._registry.gateway_keys(arrived.slots, self._clock.now_us()))
         await self._fetch_sealers({int(senders.owner_key[0])})
         protected = Protected(rows=empty_readings())
         write, found = await self._in_thread(self._write, arrived, senders, protected, (rejection,), plan_version)

@@ -84,10 +84,15 @@ class Registry:
         with self._lock:
             return self._gateways.slots(names)
 
-    def gateway_keys(self, slots: Slots) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Gateway key and owner key of each slot, 0 for slot 0. Two int64[m]."""
+    def gateway_keys(self, slots: Slots, now_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Gateway key and owner key of each slot, 0 for slot 0. Two int64[m].
+
+        The owner key is 0 too while a message may hold readings from before the site was this owner's.
+        """
         with self._lock:
-            return self._gateways.gateway_key[slots], self._gateways.owner_key[slots]
+            table = self._gateways
+            young = table.tenure_from_us[slots] > now_us - table.backfill_us[slots]
+            return table.gateway_key[slots], np.where(young, np.int64(0), table.owner_key[slots])
 
     def update(
         self,

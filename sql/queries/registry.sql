@@ -30,7 +30,7 @@ SELECT plan_class, keep, kept_resolution, retention_days, withhold FROM consent.
 -- Every column is of fixed width and never null: the reader takes the binary COPY stream as an array of records.
 SELECT device_key, site_key, gateway_key, kind, serial_blind, plan_class FROM consent.device
 
--- name: copy_devices_of
+-- name: devices_of
 SELECT device_key, site_key, gateway_key, kind, serial_blind, plan_class
 FROM consent.device
 WHERE site_key = ANY ($1::bigint[])
@@ -48,7 +48,9 @@ FROM (
 -- How many more devices each gateway may enrol, for those that may enrol at all. Joins of the batch itself would be
 -- planned as nested loops over thousands of rows, so the batch meets this answer in the worker.
 SELECT g.gateway_key, g.site_key, s.owner_key, s.plan_classes,
-       g.device_limit - (SELECT count(*) FROM consent.device AS d WHERE d.gateway_key = g.gateway_key) AS room
+       g.device_limit - (
+           SELECT count(*) FROM consent.device AS d WHERE d.gateway_key = g.gateway_key AND d.retired_at IS NULL
+       ) AS room
 FROM consent.gateway AS g
 JOIN consent.site AS s USING (site_key)
 JOIN consent.owner AS o USING (owner_key)

@@ -31,7 +31,7 @@ JOIN consent.site AS s USING (site_key)
 SELECT p.site_key, p.country, p.region, p.timezone FROM consent.site_place AS p
 
 -- name: labels
-SELECT site_key, granted, label FROM consent.site_label
+SELECT site_key, label FROM consent.site_label
 
 -- name: record
 INSERT INTO audit.read (recipient_key, owner_key, purpose, way, fields, resolution, from_at, to_at)

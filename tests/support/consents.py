@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 CLEAR = """
-TRUNCATE consent.owner, consent.recipient, audit.read, readings.hot, readings.late, readings.series CASCADE;
+TRUNCATE consent.owner, consent.recipient, consent.active_grant, consent.keeping, audit.read,
+    readings.hot, readings.late, readings.series CASCADE;
 DELETE FROM consent.policy WHERE policy <> '2026-11'
 """
 

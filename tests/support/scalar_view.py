@@ -112,9 +112,9 @@ def admits_window(grant, rank, grid, own):
     """Rule 20: the window is a multiple of the granted one, on the same grid."""
     if grant["rank"] > rank:
         return False
-    if grant["rank"] >= 5:
-        return grid == ("site" if own else "utc")
-    return grid == "utc" or own or grant["rank"] == 0
+    if grid == "site" and not own:
+        return False
+    return grant["rank"] < 5 or grid == ("site" if own else "utc")
 
 
 def visible(grants, world, site, kind, field, data_class, aggregate, rank, grid, window, extremes=False):

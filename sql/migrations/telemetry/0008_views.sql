@@ -178,7 +178,7 @@ CREATE POLICY views_read ON consent.objection FOR SELECT TO telemetry_views USIN
 GRANT SELECT (site_key, owner_key, tenure_from, tenure_until) ON consent.site TO telemetry_views;
 GRANT SELECT (device_key, site_key, kind) ON consent.device TO telemetry_views;
 GRANT SELECT (site_key, country, region, timezone) ON consent.site_place TO telemetry_views;
-GRANT SELECT (recipient_key, site_key, granted, label) ON consent.site_label TO telemetry_views;
+GRANT SELECT (recipient_key, site_key, label) ON consent.site_label TO telemetry_views;
 CREATE POLICY views_read ON consent.site FOR SELECT TO telemetry_views USING (
     site_key = ANY (((SELECT consent.sight())).sites) -- predicate: seen
 );

@@ -23,8 +23,8 @@ from telemetry.cli.common import (
 from telemetry.errors import InputError
 
 owner = typer.Typer(help="Add and list owners.", no_args_is_help=True)
-site = typer.Typer(help="Add and list sites.", no_args_is_help=True)
-device = typer.Typer(help="List devices.", no_args_is_help=True)
+site = typer.Typer(help="Add, list and sell sites.", no_args_is_help=True)
+device = typer.Typer(help="List and replace devices.", no_args_is_help=True)
 
 _ASKED = "Asked for when left out, so that it stays in no shell history."
 

@@ -220,19 +220,15 @@ def merged(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
     return tuple(joined)
 
 
-def supports(span_rank: int, rank: int, grid: int, day_grid: int, align_min: int = 60) -> bool:
+def supports(span_rank: int, rank: int, grid: int, own: int) -> bool:
     """Whether a grant at ``span_rank`` admits windows of ``rank`` on ``grid`` (rule 20: a multiple, same grid).
 
-    Every resolution divides each coarser one on the UTC grid. Days of the site's own are made of finer granted
-    windows only where they begin on those windows' edges: ``align_min`` is the greatest number of minutes that
-    divides them all.
+    Every resolution divides each coarser one on the UTC grid. ``own``: the grid of the field's days; granted windows
+    from a day on lie on it, and without it the site's own days are nobody's to see (rule 10).
     """
-    if span_rank > rank:
+    if span_rank > rank or (grid == SITE_GRID and own != SITE_GRID):
         return False
-    if span_rank >= _DAY_RANK:
-        return grid == day_grid
-    minutes = RESOLUTIONS[span_rank].minutes
-    return grid == UTC_GRID or align_min % (minutes or 1) == 0
+    return span_rank < _DAY_RANK or grid == own
 
 
 def own_days(spans: Iterable[Span], day_grid: int, align_min: int) -> int:
@@ -265,7 +261,7 @@ def levels(
     granted = {max(span.rank, asked.rank) for span in spans}
     for rank in sorted(granted | {rank for rank in kept if rank > min(granted, default=rank)}):
         on = UTC_GRID if rank < _DAY_RANK else own if grid is None else grid
-        usable = [span for span in spans if supports(span.rank, rank, on, own, align_min)]
+        usable = [span for span in spans if supports(span.rank, rank, on, own)]
         allowed = merged((span.from_us, span.to_us) for span in usable)
         if allowed:
             extremes = merged((span.from_us, span.to_us) for span in usable if span.extremes)

@@ -150,7 +150,8 @@ async def _recompile(connection: asyncpg.Connection, keys: Sequence[int]) -> Non
     if changed:
         kinds = [ChangeKind.SITE.value] * len(changed)
         await connection.fetchval(_SQL["bump_version"], kinds, sorted(changed))
-    await connection.execute(_SQL["clear_marks"], *map(list, zip(*marks, strict=True)) if marks else ([], []))
+    if marks:
+        await connection.execute(_SQL["clear_marks"], *map(list, zip(*marks, strict=True)))
 
 
 async def _set_classes(connection: asyncpg.Connection, sites: Mapping[int, list[int]]) -> set[int]:
@@ -177,8 +178,8 @@ async def _numbers(connection: asyncpg.Connection, classes: set[PlanClass]) -> d
                 [_listed(one.retention_days) for one in new],
                 [one.withhold and one.withhold.value for one in new],
             )
-            await connection.execute(_SQL["add_classes"], *columns)
-            known = await _known_numbers(connection, list(by_digest))
+            added = await connection.fetch(_SQL["add_classes"], *columns)
+            known |= {row["digest"]: row["plan_class"] for row in added}
     return {one: known[digest] for digest, one in by_digest.items()}
 
 
@@ -198,7 +199,8 @@ async def _set_owner_plans(
             plain.append(key)
         else:
             rows.append((key, _listed(later), plan.next_change))
-    await connection.execute(_SQL["drop_owner_plan"], plain)
+    if plain:
+        await connection.execute(_SQL["drop_owner_plan"], plain)
     if rows:
         await connection.execute(_SQL["set_owner_plan"], *map(list, zip(*rows, strict=True)))
 

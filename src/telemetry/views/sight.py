@@ -62,13 +62,12 @@ class SeenDevice:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What is stored of a site's place. ``label``: the cell stored for this recipient, at most that fine."""
+    """What is stored of a site's place. ``label``: the cell stored for this recipient."""
 
     country: str | None = None
     region: str | None = None
     timezone: str = "UTC"
     label: int | None = None
-    label_for: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +186,5 @@ async def _places(connection: Any, devices: Iterable[SeenDevice]) -> dict[int, P
             row["region"] if own_days else None,
             row["timezone"] if own_days else "UTC",
             label["label"] if label else None,
-            label["granted"] if label else None,
         )
     return found

@@ -14,7 +14,7 @@ import polars as pl
 from telemetry.model.fields import CATALOGUE, FIELD_INDEX, FIELD_NAMES
 from telemetry.model.series import AGGREGATES, SERIES_SCHEMA, SITE_GRID, UTC_GRID, Aggregate
 from telemetry.model.sharing import RESOLUTIONS, Resolution
-from telemetry.privacy.combine import Level, guard_of, newest_visible_us
+from telemetry.privacy.combine import KindView, Level, guard_of, levels, newest_visible_us
 from telemetry.privacy.resolution import UTC_ZONE, coarsen, last_boundary, latest_effective, ticks, window_ends
 from telemetry.privacy.rollup import rollup
 
@@ -71,6 +71,25 @@ def alignment(zone: str) -> int:
     return gcd(60, *(edges // 60_000_000 % 60).tolist())
 
 
+def levels_of(
+    view: KindView, fields: Iterable[str], asked: Resolution, *, grid: int | None, day_grid: int, align_min: int
+) -> dict[str, tuple[Level, ...]]:
+    """The levels of each field that has any, at every resolution that windows may be kept at."""
+    found = {}
+    for name in fields:
+        some = levels(
+            view.fields.get(name, ()),
+            asked,
+            grid=grid,
+            day_grid=day_grid,
+            align_min=align_min,
+            kept=range(Resolution.PT1M.rank, len(RESOLUTIONS)),
+        )
+        if some:
+            found[name] = some
+    return found
+
+
 def shown_windows(subjects: Sequence[Subject], asked: Asked, series: pl.DataFrame, hot: pl.DataFrame) -> pl.DataFrame:
     """SHOWN_SCHEMA: windows of ``series`` (SERIES_SCHEMA, all versions), and of ``hot`` readings where it has none.
 
@@ -78,18 +97,24 @@ def shown_windows(subjects: Sequence[Subject], asked: Asked, series: pl.DataFram
     from ``gap_max`` before the range on.
     """
     done = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
-    for (rank, grid, zone), group in _groups(subjects).items():
+    stored = set(series["resolution"].unique())
+    for (rank, grid, zone), group in _groups(subjects, stored).items():
         windows = _windows(group, (rank, grid, zone), asked, series, hot)
         done.append(_shown(windows, _rules(group, rank, grid), group, asked))
     return pl.concat(done)
 
 
-def _groups(subjects: Iterable[Subject]) -> dict[tuple[int, int, str], list[Subject]]:
-    """Who is served at a rank, on a grid of a zone."""
+def _groups(subjects: Iterable[Subject], stored: set[int]) -> dict[tuple[int, int, str], list[Subject]]:
+    """Who is served at a rank, on a grid of a zone; without ranks of which nothing new could come."""
     groups: dict[tuple[int, int, str], list[Subject]] = {}
     for subject in subjects:
-        served = {(level.rank, level.grid) for found in subject.levels.values() for level in found if level.rank}
-        for rank, grid in served:
+        served = {
+            (level.rank, level.grid)
+            for found in subject.levels.values()
+            for level in found
+            if level.rank and (level.rank in stored or level.finer != level.allowed)
+        }
+        for rank, grid in sorted(served):
             zone = subject.zone if grid == SITE_GRID else UTC_ZONE
             groups.setdefault((rank, grid, zone), []).append(subject)
     return groups
@@ -249,6 +274,19 @@ def shown_readings(subjects: Sequence[Subject], asked: Asked, readings: pl.DataF
     )
 
 
+def longest_us(subjects: Iterable[Subject]) -> int:
+    """At least the length of the longest window that is put together from finer ones."""
+    ranks = {
+        level.rank
+        for subject in subjects
+        for found in subject.levels.values()
+        for level in found
+        if level.finer != level.allowed
+    }
+    longest = RESOLUTIONS[max(ranks, default=0)]
+    return {Resolution.P1M: 32 * 24, Resolution.P1D: 26}.get(longest, 1) * 3_600_000_000
+
+
 def lacking(subjects: Sequence[Subject], series: pl.DataFrame, since_us: int) -> dict[int, set[str]]:
     """Fields by device that are granted finer than a day and of which no window that fine is kept since then."""
     recent = (
@@ -260,12 +298,8 @@ def lacking(subjects: Sequence[Subject], series: pl.DataFrame, since_us: int) ->
     found: dict[int, set[str]] = {}
     for subject in subjects:
         for name, some in subject.levels.items():
-            rank = max(some[0].rank, 1)
-            if rank < Resolution.P1D.rank and kept.get((subject.device_key, FIELD_INDEX[name]), _NEVER) > rank:
+            rank = some[0].rank
+            kept_rank = kept.get((subject.device_key, FIELD_INDEX[name]), _NEVER)
+            if rank == Resolution.RAW.rank or (rank < Resolution.P1D.rank and kept_rank > rank):
                 found.setdefault(subject.device_key, set()).add(name)
     return found
-
-
-def empty_series() -> pl.DataFrame:
-    """No windows."""
-    return pl.DataFrame(schema=dict(SERIES_SCHEMA))

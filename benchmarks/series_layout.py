@@ -87,7 +87,10 @@ async def write(connection: Any, layout: str, devices: np.ndarray, starts: np.nd
     if layout == "narrow":
         arguments = [keys, start, list(FIELDS) * rows, *(_list(data[part]) for part in PARTS)]
         names = ["d", "w", "field", *PARTS]
-        target, chosen = "device_key, window_start, effective_at, resolution, grid, field, " + ", ".join(PARTS), names[2:]
+        target, chosen = (
+            "device_key, window_start, effective_at, resolution, grid, field, " + ", ".join(PARTS),
+            names[2:],
+        )
     elif layout == "wide":
         arguments = [keys, start, *(_list(data[p][..., n]) for n in range(len(FIELDS)) for p in PARTS)]
         names = ["d", "w", *_USED]
@@ -101,7 +104,9 @@ async def write(connection: Any, layout: str, devices: np.ndarray, starts: np.nd
     kind = "text[]" if layout == "arrays" else "bigint[]"
     kinds = ["bigint[]", "bigint[]", *[kind] * (len(names) - 2)]
     unnest = ", ".join(f"${n}::{kind}" for n, kind in enumerate(kinds, 1))
-    text = f"INSERT INTO {layout} ({target}) {head}, {', '.join(chosen)} FROM unnest({unnest}) AS v ({', '.join(names)})"
+    text = (
+        f"INSERT INTO {layout} ({target}) {head}, {', '.join(chosen)} FROM unnest({unnest}) AS v ({', '.join(names)})"
+    )
     begun = time.perf_counter()
     await connection.execute(text, *arguments)
     return time.perf_counter() - begun

@@ -48,7 +48,9 @@ FROM (
 -- How many more devices each gateway may enrol, for those that may enrol at all. Joins of the batch itself would be
 -- planned as nested loops over thousands of rows, so the batch meets this answer in the worker.
 SELECT g.gateway_key, g.site_key, s.owner_key, s.plan_classes,
-       g.device_limit - (SELECT count(*) FROM consent.device AS d WHERE d.gateway_key = g.gateway_key) AS room
+       g.device_limit - (
+           SELECT count(*) FROM consent.device AS d WHERE d.gateway_key = g.gateway_key AND d.retired_at IS NULL
+       ) AS room
 FROM consent.gateway AS g
 JOIN consent.site AS s USING (site_key)
 JOIN consent.owner AS o USING (owner_key)

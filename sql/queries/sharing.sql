@@ -64,6 +64,11 @@ WHERE NOT EXISTS (
     WHERE s.site_key = site_key.site_key AND s.owner_key = $1 AND (s.tenure_until IS NULL OR s.tenure_until > now())
 )
 
+-- name: sites
+SELECT site_key FROM consent.site
+WHERE owner_key = $1 AND (tenure_until IS NULL OR tenure_until > now())
+ORDER BY site_key
+
 -- name: epoch
 SELECT epoch FROM consent.relation WHERE owner_key = $1 AND recipient_key = $2
 

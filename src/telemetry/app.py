@@ -19,7 +19,7 @@ from telemetry.config import Config
 from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.model.batch import MICROSECONDS
 from telemetry.model.identity import Enrolled
-from telemetry.observe import Observer, events
+from telemetry.observe import Observer, events, known_identifiers
 from telemetry.pipeline.batcher import Batcher
 from telemetry.pipeline.delivery import Delivery, Watermarks
 from telemetry.pipeline.preparation import Bounds, Preparation
@@ -28,6 +28,7 @@ from telemetry.pipeline.runtime import Limits, Pipeline
 from telemetry.ports import Clock, Keystore
 from telemetry.privacy.binding import Registry
 from telemetry.privacy.keys import BlindIndex
+from telemetry.privacy.known import KnowingBlind, KnownIdentifiers
 from telemetry.servers import INGEST, Endpoints
 from telemetry.sources.mqtt import MqttSource
 from telemetry.store import partitions
@@ -68,6 +69,7 @@ class Worker:
         self._observer = observer
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
+        self.identifiers = KnownIdentifiers()
         self.ready = asyncio.Event()
         self.source = MqttSource(endpoints.broker, self._clock)
         self._pipeline: Pipeline | None = None
@@ -96,7 +98,7 @@ class Worker:
         return True
 
     async def run(self) -> None:
-        """Run until ``stop``.
+        """Run until ``stop``. Serials and names that were seen are scrubbed from all that is logged meanwhile.
 
         Raises:
             SourceRefused: the broker refuses for good.
@@ -104,6 +106,10 @@ class Worker:
             KeystoreError: a key is missing or wrong.
 
         """
+        with known_identifiers(self.identifiers.replaced):
+            await self._run()
+
+    async def _run(self) -> None:
         started = time.perf_counter()
         blind = BlindIndex(self._keystore.secret(BLIND_INDEX))
         quarantine_key = self._keystore.secret(QUARANTINE_PUBLIC)
@@ -151,7 +157,7 @@ class Worker:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay_s)
                 continue
-            registry = await asyncio.to_thread(Registry, blind, gateways, devices, plan)
+            registry = await asyncio.to_thread(Registry, KnowingBlind(blind, self.identifiers), gateways, devices, plan)
             self._observer.registry_loaded(events.RegistryLoaded(len(gateways), devices.height))
             self._observer.plan_applied(events.PlanApplied(plan.version, plan.classes))
             return registry

@@ -82,6 +82,12 @@ class KeysConfig(_Section):
     command_timeout_s: float = Field(20.0, gt=0, le=600, description="the program is given up after this")
 
 
+class PlaceConfig(_Section):
+    """What recipients are shown as place."""
+
+    k: int = Field(15, ge=2, le=10_000, description="homes that a cell shown to a recipient holds, at least")
+
+
 class ObserveConfig(_Section):
     """Logs, metrics and health."""
 
@@ -107,6 +113,7 @@ class Config(BaseSettings):
     database: DatabaseConfig = Field(default_factory=DatabaseConfig, description="where rows go")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="how messages become rows")
     retention: RetentionConfig = Field(default_factory=RetentionConfig, description="how long rows stay")
+    place: PlaceConfig = Field(default_factory=PlaceConfig, description="what recipients are shown as place")
     keys: KeysConfig = Field(default_factory=KeysConfig, description="where the key-encryption key is")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
 

@@ -17,6 +17,7 @@ from telemetry.errors import (
 )
 from telemetry.model.fields import DataClass
 from telemetry.model.sharing import GrantState, Keeping, SharingPurpose
+from telemetry.store.registration import NewSite
 from telemetry.store.sharing import Sharing
 from tests.support.postgres import temporary_postgres
 from tests.support.registry import registry_world
@@ -391,6 +392,29 @@ class TestSolarWarning:
         assert rows == [{"confirmed_km": 5.0}]
         with pytest.raises(SolarUnconfirmed):
             await world.sharing.set_grant(owner, recipient, terms(classes=["battery"], place="cell4"))
+
+    async def test_each_site_is_asked_about_and_of_several_the_weightiest_is(self, world):
+        home, recipient = await world.home(), await world.recipient()
+        owner = home.owner_key
+        other = await world.registry.administration.add_site(owner, NewSite("Example Cabin"))
+        live = {"resolution": "raw", "history": HOUR}
+        await world.sharing.set_grant(owner, recipient, terms(**live, sites=[home.site_key]), confirmed_km=0.5)
+        with pytest.raises(SolarUnconfirmed) as refusal:  # what was confirmed was another site's
+            await world.sharing.set_grant(owner, recipient, terms(resolution="PT15M", sites=[other]))
+        assert refusal.value.error_km == 5.0
+
+        async def both(*confirmed: float) -> None:
+            async with world.sharing.settling() as settlement:
+                for site, how, km in zip(
+                    (home.site_key, other), (live, {"resolution": "PT1H"}), confirmed, strict=True
+                ):
+                    asked = terms(purpose="billing", sites=[site], **how)
+                    await settlement.set_grant(owner, recipient, asked, confirmed_km=km)
+
+        with pytest.raises(SolarUnconfirmed) as refusal:
+            await both(5.0, 5.0)
+        assert refusal.value.error_km == 0.5
+        await both(0.5, 5.0)
 
     async def test_changes_of_one_transaction_are_judged_by_what_they_come_to(self, world):
         owner, recipient = await parties(world)

@@ -1,8 +1,7 @@
 -- Owners whose plan is older than what they settled. A change of settings commits with a row here and obeys at once
 -- in every view; what workers keep is compiled afterwards, and the row goes with that (decision 0030).
 --
--- Whoever compiles locks the row first (FOR UPDATE), reads the settings then, and deletes it in the same
--- transaction: a change made meanwhile waits for the lock and leaves a new row.
+-- Whoever compiles reads the row before the settings, and deletes it only if no later change has written it anew.
 CREATE TABLE consent.dirty_owner (
     owner_key bigint PRIMARY KEY REFERENCES consent.owner,
     since timestamptz NOT NULL DEFAULT now()
@@ -17,3 +16,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON consent.dirty_owner TO telemetry_rights,
 GRANT SELECT, UPDATE (since), DELETE ON consent.dirty_owner TO telemetry_rollup;
 -- Closing a recipient touches every owner who granted it something; who settles reads who is closed.
 GRANT SELECT ON consent.grant_version TO telemetry_operator;
+-- A home that is sold becomes a new site, whose tenure begins then.
+GRANT UPDATE (tenure_from) ON consent.site TO telemetry_operator;

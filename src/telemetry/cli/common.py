@@ -20,7 +20,7 @@ from telemetry.model.shown import key_shown, shown_key
 
 if TYPE_CHECKING:
     from telemetry.config import Config
-    from telemetry.store.administration import Administration
+    from telemetry.store.handover import Handover
 
 T = TypeVar("T")
 
@@ -93,11 +93,11 @@ def database_dsn(config: "Config", database: str = _TELEMETRY) -> str:
 
 
 @asynccontextmanager
-async def open_registry(config: "Config", *, owners_keys: bool = False) -> AsyncIterator["Administration"]:
+async def open_registry(config: "Config", *, owners_keys: bool = False) -> AsyncIterator["Handover"]:
     """The registry as the operator. ``owners_keys`` where owners are added or sealed values are opened."""
     from telemetry.privacy.keys import BlindIndex
-    from telemetry.store.administration import Administration
     from telemetry.store.connection import connector
+    from telemetry.store.handover import Handover
     from telemetry.store.keks import open_keks
     from telemetry.store.keyring import KeyRing
     from telemetry.store.keystore import BLIND_INDEX, open_keystore, role_password
@@ -115,7 +115,7 @@ async def open_registry(config: "Config", *, owners_keys: bool = False) -> Async
         ring = None
         if owners_keys:
             ring = KeyRing(await connected("telemetry_keys", _KEYS), open_keks(config))
-        yield Administration(await connected("telemetry_operator", _TELEMETRY), blind, ring)
+        yield Handover(await connected("telemetry_operator", _TELEMETRY), blind, ring)
 
 
 def format_key(kind: str, key: int) -> str:

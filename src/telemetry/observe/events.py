@@ -34,6 +34,7 @@ class Job(StrEnum):
     EXPIRE = "expire"
     RELOAD = "reload"
     PLAN = "plan"
+    LABELS = "labels"
     WATERMARKS = "watermarks"
     SCAN = "scan"
     BACKUP = "backup"

@@ -13,10 +13,9 @@ from telemetry.model.series import has_extremes
 from telemetry.model.sharing import RESOLUTIONS, Grant, Keeping, PlaceSetting, Resolution, SerialSetting
 from telemetry.model.shown import shown_key
 from telemetry.privacy.combine import KindView, SiteView, Standing, combine, in_force, not_shared
-from telemetry.privacy.granting import finest_solar
+from telemetry.privacy.granting import EVERY_SITE, finest_solar
 from telemetry.privacy.location import CELL_RADIUS_KM, solar_warning_km
 
-_EVERY_SITE: Final = 0  # no site's key: sees what is granted for all sites
 _MOMENT: Final = timedelta(microseconds=1)
 _HOW_FINE: Final[Mapping[Resolution, str]] = {
     Resolution.RAW: "as measured",
@@ -92,7 +91,7 @@ def _denials(situation: Situation) -> list[str]:
 
 def _of_purpose(situation: Situation, grants: Sequence[Grant]) -> list[str]:
     by_text: dict[tuple[str, ...], list[int]] = {}
-    for site in situation.sites or (_EVERY_SITE,):
+    for site in situation.sites or (EVERY_SITE,):
         view = combine(grants, site, situation.standing, situation.now + _MOMENT)
         by_text.setdefault(tuple(_site_view(view, situation.keeping)), []).append(site)
     told = []

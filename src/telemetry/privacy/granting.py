@@ -4,7 +4,7 @@ Rule 8 (finer than what is kept), rule 18 (whence a grant reaches back), rule 19
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -31,6 +31,7 @@ SOLAR_FIELDS: Final = frozenset(
     or (field.name.startswith(("dc_", "pv")) and field.name.endswith(("_v", "_a")))
     or (field.name.startswith("ac_current") and field.name.endswith("_a"))
 )
+EVERY_SITE: Final = 0  # no site's key: what is granted for all sites, later ones included
 _WITHOUT_SUN: Final = frozenset({DeviceKind.BATTERY, DeviceKind.EV_CHARGER})
 _INSTANT: Final = timedelta(microseconds=1)
 
@@ -57,7 +58,8 @@ def completed(terms: GrantTerms, previous: GrantTerms | None, at: datetime) -> G
     if data_from is None:
         kept = previous is not None and not wider(terms, previous)
         data_from = previous.data_from if kept and previous else max(start, at)
-    return _renewed(terms, start=start, data_from=data_from)
+    instants = {"start": start, "data_from": data_from, "until": terms.until}
+    return _renewed(terms, **{name: value and value.astimezone(UTC) for name, value in instants.items()})
 
 
 def wider(terms: GrantTerms, than: GrantTerms) -> bool:
@@ -83,22 +85,25 @@ def check_history(terms: GrantTerms, keeping: Keeping, hot_retention: timedelta)
         )
 
 
-SolarWarning = tuple[float, Resolution, PlaceSetting]
-"""Error in kilometres, the series and the place that cause it."""
+SolarWarning = tuple[int, float, Resolution, PlaceSetting]
+"""At which site (EVERY_SITE: those that no grant names), the error in kilometres, the series and the place."""
 
 
-def check_solar(found: SolarWarning | None, before: SolarWarning | None, confirmed_km: Collection[float]) -> None:
+def check_solar(
+    found: frozenset[SolarWarning], before: frozenset[SolarWarning], confirmed_km: Collection[float]
+) -> None:
     """Rule 19 on the combined view of one owner, recipient and purpose, as it would be.
 
-    ``before``: the warning of what stood already, which was confirmed then and is not asked about again.
+    ``before``: the warnings of what stood already, which were confirmed then and are not asked about again.
 
     Raises:
-        SolarUnconfirmed: with the error in kilometres, unless exactly that was confirmed.
+        SolarUnconfirmed: with the least error in kilometres, unless exactly that was confirmed.
 
     """
-    if found is None or found == before or found[0] in confirmed_km:
+    new = sorted(found - before, key=lambda one: (one[1], one[2].rank, one[3].rank))
+    if not new or new[0][1] in confirmed_km:
         return
-    error, finest, place = found
+    _, error, finest, place = new[0]
     shown = "no place" if place is PlaceSetting.WITHHELD else f"a place of {place}"
     raise SolarUnconfirmed(
         f"a solar curve of {finest} tells where the site is within about {error:g} km, though {shown} is granted",
@@ -106,23 +111,24 @@ def check_solar(found: SolarWarning | None, before: SolarWarning | None, confirm
     )
 
 
-def solar_warning(grants: Iterable[Grant], at: datetime) -> SolarWarning | None:
-    """The least error in kilometres that undercuts the place, with what causes it; None where nothing does.
+def solar_warnings(grants: Iterable[Grant], at: datetime) -> frozenset[SolarWarning]:
+    """Where a solar curve undercuts the place granted beside it, by site.
 
     Every grant's beginning is looked at: what adds up later counts as well.
     """
     grants = list(grants)
-    sites = {site for grant in grants for site in grant.terms.sites or ()} | {0}  # 0 is no site: grants for all
+    sites = {site for grant in grants for site in grant.terms.sites or ()} | {EVERY_SITE}
     instants = {at, *(grant.terms.start for grant in grants if grant.terms.start and grant.terms.start > at)}
-    found = []
+    found: set[SolarWarning] = set()
     for instant in instants:
-        # A moment later, when there are instants that the grants cover.
-        for view in (combine(grants, site, Standing(), instant + _INSTANT) for site in sites):
+        for site in sites:
+            # A moment later, when there are instants that the grants cover.
+            view = combine(grants, site, Standing(), instant + _INSTANT)
             finest = finest_solar(view.kinds)
-            warning = solar_warning_km(finest, view.place)
-            if warning is not None and finest is not None:
-                found.append((warning, finest, view.place))
-    return min(found, key=lambda one: (one[0], one[1].rank, one[2].rank), default=None)
+            error = solar_warning_km(finest, view.place)
+            if error is not None and finest is not None:
+                found.add((site, error, finest, view.place))
+    return frozenset(found)
 
 
 def finest_solar(kinds: Mapping[DeviceKind, KindView]) -> Resolution | None:

@@ -184,6 +184,7 @@ class Administration:
         for name, rows in (
             ("add_owners", registration.owners),
             ("add_sites", registration.sites),
+            ("add_places", registration.places),
             ("add_entries", registration.entries),
         ):
             if rows:

@@ -15,7 +15,7 @@ from telemetry.privacy.granting import (
     check_solar,
     completed,
     retention_of,
-    solar_warning,
+    solar_warnings,
 )
 from telemetry.privacy.receipts import ReceiptSigner, receipt_of
 from telemetry.store.grant_rows import grant_of, row_of
@@ -32,9 +32,9 @@ class Stored:
 
 @dataclass(slots=True)
 class _Asked:
-    """What the solar warning of one owner, recipient and purpose was, and which errors are confirmed now."""
+    """What the solar warnings of one owner, recipient and purpose were, and which errors are confirmed now."""
 
-    before: SolarWarning | None
+    before: frozenset[SolarWarning]
     confirmed_km: set[float] = field(default_factory=set)
 
 
@@ -180,7 +180,7 @@ class Granting(Settling):
     async def judge(self) -> None:
         """Rule 19, on what all changes so far come to, whatever their order was. Raises SolarUnconfirmed."""
         for (owner_key, recipient_key, purpose), asked in self._asked.items():
-            found = await self._solar_warning(owner_key, recipient_key, purpose)
+            found = await self._solar_warnings(owner_key, recipient_key, purpose)
             check_solar(found, asked.before, asked.confirmed_km)
         self._asked.clear()
 
@@ -192,14 +192,16 @@ class Granting(Settling):
     async def _ask(self, grant: Grant, confirmed_km: float | None) -> None:
         trio = (grant.owner_key, grant.recipient_key, grant.terms.purpose)
         if trio not in self._asked:
-            self._asked[trio] = _Asked(await self._solar_warning(*trio))
+            self._asked[trio] = _Asked(await self._solar_warnings(*trio))
         if confirmed_km is not None:
             self._asked[trio].confirmed_km.add(confirmed_km)
 
-    async def _solar_warning(self, owner_key: int, recipient_key: int, purpose: SharingPurpose) -> SolarWarning | None:
+    async def _solar_warnings(
+        self, owner_key: int, recipient_key: int, purpose: SharingPurpose
+    ) -> frozenset[SolarWarning]:
         held = await self.hold(owner_key)
         standing = [one for one in await self.active(owner_key, recipient_key) if one.terms.purpose is purpose]
-        return solar_warning(standing, held.at)
+        return solar_warnings(standing, held.at)
 
     async def _epoch(self, owner_key: int, recipient_key: int) -> int:
         """The token epoch of a new grant: the next one where nothing stands (rule 23)."""

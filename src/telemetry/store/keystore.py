@@ -58,6 +58,7 @@ def password_name(role: str) -> str:
 
 SECRET_NAMES: Final = (*_LENGTHS, *(password_name(role) for role in ROLES))
 PLAN_SECRETS: Final = frozenset({password_name("telemetry_rights")})
+LABEL_SECRETS: Final = frozenset({password_name("telemetry_rollup")})
 INGEST_SECRETS: Final = frozenset({BLIND_INDEX, QUARANTINE_PUBLIC, password_name("telemetry_ingest")})
 
 

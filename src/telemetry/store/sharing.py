@@ -122,10 +122,6 @@ class Sharing:
         """What is not withdrawn; ended ones and ones to come included. Raises PartyUnknown for the owner."""
         return [grant_of(row) for row in await self._of_owner("active", owner_key, recipient_key)]
 
-    async def grant_rows(self, owner_key: int, recipient_key: int | None = None) -> list[Row]:
-        """The same with ``confirmed_km``, as rows of consent.active_grant."""
-        return [dict(row) for row in await self._of_owner("active", owner_key, recipient_key)]
-
     async def history(self, owner_key: int, recipient_key: int | None = None) -> list[Grant]:
         """Every version of every grant, in the order recorded (SHARE-5)."""
         return [grant_of(row) for row in await self._of_owner("history", owner_key, recipient_key)]
@@ -160,6 +156,10 @@ class Sharing:
     async def objections(self, owner_key: int) -> list[Row]:
         """objection_key, purpose, recipient_key, made_at, withdrawn_at."""
         return [dict(row) for row in await self._of_owner("objections", owner_key)]
+
+    async def sites(self, owner_key: int) -> list[int]:
+        """The owner's sites, those handed over left out."""
+        return [row["site_key"] for row in await self._of_owner("sites", owner_key)]
 
     async def standing(self, owner_key: int, recipient: Recipient, now: datetime) -> Standing:
         """What stands against every grant of the owner to the recipient."""

@@ -4,9 +4,6 @@
 -- name: lock
 SELECT pg_try_advisory_lock(7310, 7)
 
--- name: unlock
-SELECT pg_advisory_unlock(7310, 7)
-
 -- name: state
 SELECT (extract(epoch FROM as_of) * 1000000)::bigint AS as_of, since::text AS since,
        (extract(epoch FROM done_as_of) * 1000000)::bigint AS done_as_of, done_since::text AS done_since
@@ -82,3 +79,7 @@ WHERE d.device_key = ANY ($1::bigint[])
 
 -- name: classes
 SELECT plan_class, kept_resolution, retention_days FROM consent.plan_class WHERE plan_class = ANY ($1::integer[])
+
+-- The longest that any class keeps anything, in days.
+-- name: longest_days
+SELECT max(days) FROM consent.plan_class AS c, unnest(c.retention_days) AS days

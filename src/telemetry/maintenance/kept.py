@@ -19,17 +19,18 @@ _CLASSES: Final = tuple(DataClass)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Of some devices: ``resolutions`` (KEPT_SCHEMA, fields that are kept), and days that each field is kept.
+    """Of some devices every field of the catalogue: device_key, field, rank (or NOT_KEPT), timezone, days."""
 
-    ``days``: device_key, field, days; every field of the catalogue.
-    """
+    fields: pl.DataFrame
 
-    resolutions: pl.DataFrame
-    days: pl.DataFrame
+    @property
+    def resolutions(self) -> pl.DataFrame:
+        """Of the fields that are kept: KEPT_SCHEMA."""
+        return self.fields.filter(pl.col("rank") != NOT_KEPT).select(*KEPT_SCHEMA)
 
 
 async def load_kept(connection: Any, devices: Sequence[int]) -> Kept:
-    """What holds for ``devices`` now."""
+    """What holds for ``devices`` now; for one that the registry does not know, what holds without settings."""
     rows = await connection.fetch(_QUERIES["devices"], list(devices))
     known = {row["device_key"]: (row["plan_class"], row["timezone"]) for row in rows}
     classes = await connection.fetch(_QUERIES["classes"], sorted({plan_class for plan_class, _ in known.values()}))
@@ -41,9 +42,7 @@ async def load_kept(connection: Any, devices: Sequence[int]) -> Kept:
         schema={"device_key": pl.Int64, "plan_class": pl.Int32, "timezone": pl.String},
         orient="row",
     ).join(ofclass, on="plan_class")
-    return Kept(
-        frame.filter(pl.col("rank") != NOT_KEPT).select(*KEPT_SCHEMA), frame.select("device_key", "field", "days")
-    )
+    return Kept(frame)
 
 
 def _class_frame(plan_class: int, row: Mapping[str, Any] | None) -> pl.DataFrame:

@@ -73,6 +73,16 @@ class _State:
     since: str | None
 
 
+@asynccontextmanager
+async def alone(connect: Connect) -> AsyncIterator[Any]:
+    """A connection that holds the lock of rollup and retention; None where another process has it."""
+    connection = await connect()
+    try:
+        yield connection if await connection.fetchval(_QUERIES["lock"]) else None
+    finally:
+        connection.terminate()  # the lock goes with the session
+
+
 class Rollup:
     """Runs passes on a connection of role telemetry_rollup. Not for concurrent use; processes exclude each other."""
 
@@ -104,7 +114,7 @@ class Rollup:
         """
         passed = Passed()
         with reported("rolling up"):
-            async with self._alone() as connection:
+            async with alone(self._connect) as connection:
                 if connection is None:
                     return passed
                 state = await self._begin(connection)
@@ -113,15 +123,6 @@ class Rollup:
                     await self._pass(connection, state, passed)
                 passed.dropped = await partitions.drop_expired(connection, self._hot_hours)
         return passed
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[Any]:
-        """A connection that holds the rollup's lock; None where another process has it."""
-        connection = await self._connect()
-        try:
-            yield connection if await connection.fetchval(_QUERIES["lock"]) else None
-        finally:
-            connection.terminate()  # the lock goes with the session
 
     async def _begin(self, connection: Any) -> _State | None:
         """The pass under way, or a new one; None where no window has ended since the last one."""

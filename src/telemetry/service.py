@@ -5,14 +5,15 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 
-from telemetry.app import Worker, stopper
+from telemetry.app import SystemClock, Worker, stopper
 from telemetry.config import Config
 from telemetry.errors import SourceUnavailable, StoreUnavailable
 from telemetry.health import HealthServer, Heartbeat, Readiness
+from telemetry.maintenance.jobs import ROLLUP, Maintenance, rollup_connector
 from telemetry.memory import calm_garbage_collection, keep_freed_memory
 from telemetry.observe import Observer
 from telemetry.servers import Running, servers
-from telemetry.store.keystore import INGEST_SECRETS, open_keystore
+from telemetry.store.keystore import INGEST_SECRETS, open_keystore, password_name
 
 
 async def serve(config: Config, observer: Observer | None = None) -> None:
@@ -52,6 +53,8 @@ async def working(
     try:
         async with asyncio.TaskGroup() as group:
             others = [group.create_task(heartbeat.run()), group.create_task(running.failed())]
+            if config.retention.jobs:
+                others.append(group.create_task(_maintenance(config, running, observer).run()))
             work = group.create_task(worker.run())
             yield health, work
             worker.stop()
@@ -60,6 +63,13 @@ async def working(
                 task.cancel()
     finally:
         health.close()
+
+
+def _maintenance(config: Config, running: Running, observer: Observer) -> Maintenance:
+    """The jobs beside the worker, with a role and a password of their own, which the worker's keystore refuses."""
+    keystore = open_keystore(config.data_dir, allowed=frozenset({password_name(ROLLUP)}))
+    connect = rollup_connector(config, running.endpoints.dsn, keystore)
+    return Maintenance(config, connect, observer, SystemClock().now_us)
 
 
 async def _broker(worker: Worker) -> None:

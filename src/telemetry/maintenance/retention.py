@@ -5,6 +5,7 @@ windows finer than what is kept are coarsened, versions that a newer one has rep
 which nothing can be left are dropped whole. Each page of devices is one transaction, and running again changes nothing.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -128,7 +129,8 @@ class Retention:
         )
         as_of_us = self._now_us() - self._lateness_us
         own = kept.filter(pl.col("device_key").is_in(devices))
-        change = coarsened(own, newest(versions), frozen_us=await self._frozen_us(connection), as_of_us=as_of_us)
+        frozen_us = await self._frozen_us(connection)
+        change = await asyncio.to_thread(coarsened, own, newest(versions), frozen_us=frozen_us, as_of_us=as_of_us)
         done.written += await write_series(connection, change.write)
         done.coarsened += await delete_windows(connection, change.delete)
 

@@ -8,6 +8,7 @@ What an hour's windows hold depends on its rows only, so recomputing them change
 rows fill only slots that are not covered, so filling twice adds nothing (docs/decisions/0040-rollup-passes.md).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -188,7 +189,8 @@ class Rollup:
             from_us=hour_us - self._reach_us,
             to_us=hour_us + HOUR_US + self._reach_us,
         )
-        computed = hot_windows(readings, kept, self._limits).filter(
+        found = await asyncio.to_thread(hot_windows, readings, kept, self._limits)
+        computed = found.filter(
             pl.col("window_start") >= hour_us,
             pl.col("window_start") < hour_us + HOUR_US,
             pl.col("effective_at") <= state.as_of_us,
@@ -242,8 +244,14 @@ class Rollup:
         versions = await read_stored(
             connection, devices=devices, from_us=first - _MONTH_US, to_us=last + _MONTH_US, resolutions=ALL_RANKS
         )
-        changed = late_windows(
-            readings, kept, newest(versions), frozen_us=frozen_us, as_of_us=state.as_of_us, limits=self._limits
+        changed = await asyncio.to_thread(
+            late_windows,
+            readings,
+            kept,
+            newest(versions),
+            frozen_us=frozen_us,
+            as_of_us=state.as_of_us,
+            limits=self._limits,
         )
         return await write_series(connection, changed)
 

@@ -256,7 +256,9 @@ def _summed(parts: pl.DataFrame, level: _Level) -> pl.DataFrame:
     into = level.within(parts)["window_start"]
     until = pl.Series(window_ends(into.to_numpy(), level.resolution, level.grid, level.timezone))
     # A site's day may have 25 hours; a month is part of nothing.
-    lengths = parts["resolution"].replace_strict(_LENGTHS_US, return_dtype=pl.Int64) + parts["grid"].cast(pl.Int64) * _HOUR_US
+    lengths = (
+        parts["resolution"].replace_strict(_LENGTHS_US, return_dtype=pl.Int64) + parts["grid"].cast(pl.Int64) * _HOUR_US
+    )
     end = pl.Series(parts["window_start"] + lengths).rename("end")
     ends = pl.DataFrame({"end": end, "until": until}).min_horizontal()
     slot_us = (until - into) // SLOTS

@@ -9,10 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from telemetry.errors import ConfigurationError
+from telemetry.model.fields import DataClass
 
 
 class _Section(BaseModel):
@@ -70,6 +71,28 @@ class RetentionConfig(_Section):
     """How long rows stay."""
 
     hot_hours: int = Field(2, ge=1, le=48, description="readings at the gateway's resolution, plus one partition")
+    series_days: int = Field(3660, ge=1, le=3660, description="windows of the series, where no owner wants less")
+    series_class_days: tuple[str, ...] = Field(
+        (), description='fewer for single classes of data, as in ["alert=90", "network=30"]'
+    )
+    jobs: bool = Field(
+        True, description="roll up and expire in this process; false where `telemetry rollup` and `retention` run"
+    )
+
+    @field_validator("series_class_days")
+    @classmethod
+    def _known_classes(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            name, _, days = entry.partition("=")
+            if name not in set(DataClass) or not days.isdecimal() or int(days) < 1:
+                raise ValueError("each is a class of data and a number of days, as in alert=90")
+        return entries
+
+    @property
+    def days_by_class(self) -> dict[DataClass, int]:
+        """``series_class_days``, never more than ``series_days``."""
+        pairs = (entry.partition("=") for entry in self.series_class_days)
+        return {DataClass(name): min(int(days), self.series_days) for name, _, days in pairs}
 
 
 class KeysConfig(_Section):

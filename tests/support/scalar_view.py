@@ -18,8 +18,8 @@ def denied(grant, world):
     now = world["now_us"]
     if world["erased"] or world["closed"] or grant["policy"] in world["expired"]:
         return True
-    for start, lifted in world["restrictions"]:
-        if start <= now and (lifted is None or lifted > now):
+    for _, lifted in world["restrictions"]:
+        if lifted is None or lifted > now:
             return True
     for purpose, recipient in world["objections"]:
         if purpose == world["purpose"] and recipient in (None, world["recipient"]):

@@ -128,6 +128,7 @@ class TestRule18DenialsWin:
             Standing(expired_policies=frozenset({"p1"})),
             Standing(restrictions=(Restriction(NOW_US - 1),)),
             Standing(restrictions=(Restriction(NOW_US - 1, NOW_US + 1),)),
+            Standing(restrictions=(Restriction(NOW_US + 1),)),  # just made, by a clock that is ahead
             Standing(objections=(Objection("maintenance"),)),
             Standing(objections=(Objection("maintenance", RECIPIENT),)),
         ],
@@ -142,7 +143,6 @@ class TestRule18DenialsWin:
             Standing(expired_policies=frozenset({"p2"})),
             Standing(objections=(Objection("billing"), Objection("maintenance", 99))),
             Standing(restrictions=(Restriction(NOW_US - 20, NOW_US - 10),)),
-            Standing(restrictions=(Restriction(NOW_US + 1),)),
         ],
     )
     def test_what_is_against_others_does_not(self, standing: Standing) -> None:

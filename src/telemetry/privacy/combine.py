@@ -39,7 +39,10 @@ def instant_us(instant: datetime) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """Processing restricted from an instant on; ``lifted_us`` None while it is in force."""
+    """Processing restricted from an instant on; ``lifted_us`` None while it is in force.
+
+    One that was just made counts even where its clock is ahead of the reader's.
+    """
 
     from_us: int
     lifted_us: int | None = None
@@ -69,7 +72,7 @@ class Standing:
             self.owner_erased
             or self.recipient_closed
             or grant.policy in self.expired_policies
-            or any(r.from_us <= now_us and (r.lifted_us is None or now_us < r.lifted_us) for r in self.restrictions)
+            or any(r.lifted_us is None or now_us < r.lifted_us for r in self.restrictions)
             or any(
                 o.purpose == grant.terms.purpose and o.recipient_key in {None, grant.recipient_key}
                 for o in self.objections

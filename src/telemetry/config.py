@@ -36,7 +36,7 @@ class BrokerConfig(_Section):
     session_expiry_s: int = Field(7 * 86400, ge=60, description="how long the broker keeps our session")
     receive_maximum: int = Field(20_000, ge=1, le=65_534, description="messages unacknowledged at once")
     max_pending_bytes: int = Field(
-        64 * 2**20, ge=2**20, description="payload bytes unacknowledged before reading stops"
+        32 * 2**20, ge=2**20, description="payload bytes unacknowledged before reading stops"
     )
     max_message_bytes: int = Field(256 * 1024, ge=1024, le=16 * 2**20, description="larger ones are refused")
     reconnect_min_s: float = Field(0.2, gt=0, description="first delay of the jittered back-off")
@@ -79,7 +79,7 @@ class ObserveConfig(_Section):
     port: int = Field(9464, ge=0, le=65535, description="0 picks a free port")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_file: Path | None = Field(None, description="JSON lines (0600); standard error without")
-    log_max_bytes: int = Field(64 * 2**20, ge=2**16, description="a log file starts anew at this size or daily")
+    log_max_bytes: int = Field(32 * 2**20, ge=2**16, description="a log file starts anew at this size or daily")
     log_keep_days: int = Field(30, ge=1, le=90, description="older log files are removed")
 
 

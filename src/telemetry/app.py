@@ -176,6 +176,7 @@ class Worker:
                 codec=codec,
                 future_limit_us=round(config.pipeline.future_limit_s * MICROSECONDS),
                 tick_us=round(config.pipeline.tick_s * MICROSECONDS),
+                quarantine_bytes_per_hour=config.pipeline.quarantine_bytes_per_hour,
             ),
             told=functools.partial(self._enrolled, registry),
         )

@@ -64,6 +64,9 @@ class PipelineConfig(_Section):
     future_limit_s: float = Field(300.0, ge=0, le=86_400, description="how far ahead of our clock readings may be")
     watermark_interval_s: float = Field(1.0, gt=0, description="how often gw/<gateway>/committed is published")
     enrolment: Literal["auto", "known"] = Field("auto", description="default for new gateways")
+    quarantine_bytes_per_hour: int = Field(
+        16 * 2**20, ge=0, description="payloads kept of one gateway an hour; further ones are only counted"
+    )
 
 
 class RetentionConfig(_Section):

@@ -1,5 +1,5 @@
 -- name: bump_version
-SELECT consent.bump_version()
+SELECT consent.bump_version($1::text[], $2::bigint[])
 
 -- name: record
 INSERT INTO audit.event (action, owner_key, subject_key, affected)
@@ -12,6 +12,10 @@ SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[])
 -- name: add_sites
 INSERT INTO consent.site (site_key, owner_key)
 SELECT * FROM unnest($1::bigint[], $2::bigint[])
+
+-- name: add_places
+INSERT INTO consent.site_place (site_key, cell7, country, region, timezone)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
 
 -- name: add_gateways
 INSERT INTO consent.gateway (gateway_key, site_key, name_blind, enrolment, device_limit, backfill_us)

@@ -15,7 +15,7 @@ SELECT
         SELECT c.relname::text
         FROM pg_catalog.pg_inherits AS i
         JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'readings.hot'::regclass
+        WHERE i.inhparent = 'readings.hot'::regclass AND c.relname LIKE 'hot%'
     ) AS names;
 
 -- name: drop_expired_partitions

@@ -1,15 +1,39 @@
 -- name: version
 SELECT version FROM consent.state
 
+-- name: state
+SELECT version, feed_from FROM consent.state
+
+-- name: changes
+SELECT DISTINCT kind, key FROM consent.change WHERE version > $1
+
 -- name: gateways
 SELECT g.gateway_key, g.site_key, s.owner_key, g.name_blind, g.enrolment, g.device_limit, g.backfill_us,
-       g.revoked_at IS NOT NULL AS revoked
+       g.revoked_at IS NOT NULL AS revoked, (extract(epoch FROM s.tenure_from) * 1000000)::bigint AS tenure_from_us
 FROM consent.gateway AS g
 JOIN consent.site AS s USING (site_key)
+
+-- name: gateways_of
+SELECT g.gateway_key, g.site_key, s.owner_key, g.name_blind, g.enrolment, g.device_limit, g.backfill_us,
+       g.revoked_at IS NOT NULL AS revoked, (extract(epoch FROM s.tenure_from) * 1000000)::bigint AS tenure_from_us
+FROM consent.gateway AS g
+JOIN consent.site AS s USING (site_key)
+WHERE g.gateway_key = ANY ($1::bigint[]) OR g.site_key = ANY ($2::bigint[])
+
+-- name: sites_of
+SELECT site_key FROM consent.site WHERE owner_key = ANY ($1::bigint[])
+
+-- name: classes
+SELECT plan_class, keep, kept_resolution, retention_days, withhold FROM consent.plan_class WHERE plan_class >= $1
 
 -- name: copy_devices
 -- Every column is of fixed width and never null: the reader takes the binary COPY stream as an array of records.
 SELECT device_key, site_key, gateway_key, kind, serial_blind, plan_class FROM consent.device
+
+-- name: devices_of
+SELECT device_key, site_key, gateway_key, kind, serial_blind, plan_class
+FROM consent.device
+WHERE site_key = ANY ($1::bigint[])
 
 -- name: lock_enrolment
 -- One gateway's devices are counted and added by one transaction at a time, or its limit could be passed. Advisory
@@ -23,8 +47,10 @@ FROM (
 -- name: room
 -- How many more devices each gateway may enrol, for those that may enrol at all. Joins of the batch itself would be
 -- planned as nested loops over thousands of rows, so the batch meets this answer in the worker.
-SELECT g.gateway_key, g.site_key, s.owner_key, s.device_plan_class,
-       g.device_limit - (SELECT count(*) FROM consent.device AS d WHERE d.gateway_key = g.gateway_key) AS room
+SELECT g.gateway_key, g.site_key, s.owner_key, s.plan_classes,
+       g.device_limit - (
+           SELECT count(*) FROM consent.device AS d WHERE d.gateway_key = g.gateway_key AND d.retired_at IS NULL
+       ) AS room
 FROM consent.gateway AS g
 JOIN consent.site AS s USING (site_key)
 JOIN consent.owner AS o USING (owner_key)

@@ -19,20 +19,33 @@ class Entry(NamedTuple):
 
 
 _RUN, _REGISTRY, _OPERATE = "Running", "Owners, sites and gateways", "Operating"
+_SHARE = "Sharing"
 
 ENTRIES: Final = (
     Entry("demo", "telemetry.cli.service:demo", "The whole system on this machine, with simulated homes.", _RUN),
     Entry("run", "telemetry.cli.service:run", "Run the service.", _RUN),
     Entry("owner", "telemetry.cli.registry:owner", "Add and list owners.", _REGISTRY),
-    Entry("site", "telemetry.cli.registry:site", "Add and list sites.", _REGISTRY),
+    Entry("site", "telemetry.cli.handover:site", "Add, list and sell sites.", _REGISTRY),
     Entry("gateway", "telemetry.cli.gateway:gateway", "Enrol, revoke, list and set gateways.", _REGISTRY),
-    Entry("device", "telemetry.cli.registry:device", "List devices.", _REGISTRY),
+    Entry("device", "telemetry.cli.handover:device", "List and replace devices.", _REGISTRY),
     Entry("import", "telemetry.cli.registry:import_file", "Import owners, sites and gateways from CSV.", _REGISTRY),
+    Entry("recipient", "telemetry.cli.recipient:recipient", "Who may be granted something.", _SHARE),
+    Entry("grant", "telemetry.cli.grant:grant", "What owners allow recipients to see.", _SHARE),
+    Entry("explain", "telemetry.cli.explain:explain_command", "What a recipient may see, in sentences.", _SHARE),
+    Entry("receipt", "telemetry.cli.receipt:receipt", "Signed receipts of grants.", _SHARE),
+    Entry("settings", "telemetry.cli.settings:settings", "Many owners' settings as a file.", _SHARE),
+    Entry("keeping", "telemetry.cli.keeping:keeping", "What may be stored of an owner.", _SHARE),
+    Entry("member", "telemetry.cli.household:member", "People of an owner's household.", _SHARE),
+    Entry("restriction", "telemetry.cli.household:restriction", "Show nothing of an owner, for a time.", _SHARE),
+    Entry("objection", "telemetry.cli.household:objection", "An owner's objection to a purpose.", _SHARE),
+    Entry("keys", "telemetry.cli.keys:keys", "What is wrapped under which key, and replacing keys.", _OPERATE),
+    Entry("labels", "telemetry.cli.labels:labels", "Keep what recipients are shown as place.", _OPERATE),
     Entry("migrate", "telemetry.cli.migrate:migrate", "Make keys, and bring the databases up to date.", _OPERATE),
     Entry("decode", "telemetry.cli.decode:decode", "Show what the service would make of a message.", _OPERATE),
     Entry("config", "telemetry.cli.config:config", "Print a commented configuration file.", _OPERATE),
     Entry("doctor", "telemetry.cli.doctor:doctor", "Check this installation, and say what to mend.", _OPERATE),
     Entry("scan", "telemetry.cli.scan:scan", "Search all that was written for given strings.", _OPERATE),
+    Entry("plan", "telemetry.cli.plan:plan", "What is kept of whom, and why.", _OPERATE),
     Entry("quarantine", "telemetry.cli.quarantine:quarantine", "Messages that were not accepted.", _OPERATE),
 )
 

@@ -19,7 +19,7 @@ from telemetry.config import Config
 from telemetry.errors import StoreError, StoreUnavailable
 from telemetry.model.batch import MICROSECONDS
 from telemetry.model.identity import Enrolled
-from telemetry.observe import Observer, events
+from telemetry.observe import Observer, events, known_identifiers
 from telemetry.pipeline.batcher import Batcher
 from telemetry.pipeline.delivery import Delivery, Watermarks
 from telemetry.pipeline.preparation import Bounds, Preparation
@@ -28,6 +28,7 @@ from telemetry.pipeline.runtime import Limits, Pipeline
 from telemetry.ports import Clock, Keystore
 from telemetry.privacy.binding import Registry
 from telemetry.privacy.keys import BlindIndex
+from telemetry.privacy.known import KnowingBlind, KnownIdentifiers
 from telemetry.servers import INGEST, Endpoints
 from telemetry.sources.mqtt import MqttSource
 from telemetry.store import partitions
@@ -68,6 +69,7 @@ class Worker:
         self._observer = observer
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
+        self.identifiers = KnownIdentifiers()
         self.ready = asyncio.Event()
         self.source = MqttSource(endpoints.broker, self._clock)
         self._pipeline: Pipeline | None = None
@@ -96,7 +98,7 @@ class Worker:
         return True
 
     async def run(self) -> None:
-        """Run until ``stop``.
+        """Run until ``stop``. Serials and names that were seen are scrubbed from all that is logged meanwhile.
 
         Raises:
             SourceRefused: the broker refuses for good.
@@ -104,6 +106,10 @@ class Worker:
             KeystoreError: a key is missing or wrong.
 
         """
+        with known_identifiers(self.identifiers.replaced):
+            await self._run()
+
+    async def _run(self) -> None:
         started = time.perf_counter()
         blind = BlindIndex(self._keystore.secret(BLIND_INDEX))
         quarantine_key = self._keystore.secret(QUARANTINE_PUBLIC)
@@ -125,7 +131,7 @@ class Worker:
             hot_hours=self._config.retention.hot_hours,
             statement_timeout_s=self._config.database.statement_timeout_s,
         )
-        preparation = self._preparation(registry, store, blind, quarantine_key)
+        preparation = self._preparation(registry, store, blind, quarantine_key, reload_plan)
         watermarks = Watermarks(self.source)
         self._pipeline = self._build_pipeline(preparation, sink, watermarks, reload_plan)
         if self._stopping.is_set():
@@ -151,14 +157,19 @@ class Worker:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay_s)
                 continue
-            registry = await asyncio.to_thread(Registry, blind, gateways, devices, plan)
+            registry = await asyncio.to_thread(Registry, KnowingBlind(blind, self.identifiers), gateways, devices, plan)
             self._observer.registry_loaded(events.RegistryLoaded(len(gateways), devices.height))
             self._observer.plan_applied(events.PlanApplied(plan.version, plan.classes))
             return registry
         return None
 
     def _preparation(
-        self, registry: Registry, store: PostgresRegistryStore, blind: BlindIndex, quarantine_key: bytes
+        self,
+        registry: Registry,
+        store: PostgresRegistryStore,
+        blind: BlindIndex,
+        quarantine_key: bytes,
+        reload_plan: RegistryReloader,
     ) -> Preparation:
         config = self._config
         codec = CodecLimits(
@@ -178,6 +189,7 @@ class Worker:
                 tick_us=round(config.pipeline.tick_s * MICROSECONDS),
                 quarantine_bytes_per_hour=config.pipeline.quarantine_bytes_per_hour,
             ),
+            reload_plan=reload_plan,
             told=functools.partial(self._enrolled, registry),
         )
 

@@ -75,6 +75,22 @@ class RetentionConfig(_Section):
     hot_hours: int = Field(2, ge=1, le=48, description="readings at the gateway's resolution, plus one partition")
 
 
+class KeysConfig(_Section):
+    """Where the key-encryption key is. All other secrets are in files, or in the environment where any is there."""
+
+    kek: Literal["auto", "file", "env", "command"] = Field(
+        "auto", description="auto: where the other secrets are; command: a KMS behind the program below"
+    )
+    command: tuple[str, ...] = Field((), description="program and arguments that wrap and unwrap, see OPERATIONS.md")
+    command_timeout_s: float = Field(20.0, gt=0, le=600, description="the program is given up after this")
+
+
+class PlaceConfig(_Section):
+    """What recipients are shown as place."""
+
+    k: int = Field(15, ge=2, le=10_000, description="homes that a cell shown to a recipient holds, at least")
+
+
 class ObserveConfig(_Section):
     """Logs, metrics and health."""
 
@@ -100,6 +116,8 @@ class Config(BaseSettings):
     database: DatabaseConfig = Field(default_factory=DatabaseConfig, description="where rows go")
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="how messages become rows")
     retention: RetentionConfig = Field(default_factory=RetentionConfig, description="how long rows stay")
+    place: PlaceConfig = Field(default_factory=PlaceConfig, description="what recipients are shown as place")
+    keys: KeysConfig = Field(default_factory=KeysConfig, description="where the key-encryption key is")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
 
     @classmethod
@@ -123,6 +141,8 @@ class Config(BaseSettings):
             raise ValueError("broker.cert_file and broker.key_file go together")
         if not broker.tls and broker.host not in {"127.0.0.1", "::1", "localhost"}:
             raise ValueError("broker.tls is required for an address that is not loopback")
+        if (self.keys.kek == "command") != bool(self.keys.command):
+            raise ValueError("keys.kek = command and keys.command go together")
         if not self.embedded and not self.database.dsn:
             raise ValueError("database.dsn is required where embedded = false")
         return self

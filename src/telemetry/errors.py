@@ -19,6 +19,17 @@ Hierarchy::
     ├── SupervisorError         an embedded server did not start, stop or stay up
     │   └── AlreadyRunning      another instance holds the same data directory
     ├── RegistryError           an owner, site, gateway or device is unknown, revoked or exists already
+    ├── PlanError               a compiled plan breaks its promise: a defect, nothing of it is used
+    ├── SharingError            what an owner settles cannot be settled so
+    │   ├── PartyUnknown        an owner, recipient, grant or member is unknown, erased, closed or ended
+    │   ├── SiteNotOwned        a grant names a site that is not (or no longer) the owner's
+    │   ├── PolicyNotInForce    the policy version consented to is unknown, not yet or no longer in force
+    │   ├── HistoryTooFine      a grant is finer than what the owner lets be kept, and not only live (rule 8)
+    │   ├── SolarUnconfirmed    the series would tell the place better than the grant does (rule 19)
+    │   └── ReceiptInvalid      a receipt was changed, or signed by another key
+    ├── ViewError               what was asked for is not shown
+    │   ├── NotVisible          a site or device asked for does not exist or is not shared: the same in both cases
+    │   └── NoLongerAvailable   a stream or an export ends: nothing is shared any more, for whatever reason
     └── InputError              a file or an argument given on the command line cannot be used
 """
 
@@ -91,5 +102,61 @@ class RegistryError(TelemetryError):
     """An owner, site, gateway or device is unknown, revoked or exists already."""
 
 
+class PlanError(TelemetryError):
+    """A compiled plan breaks the promise it was checked against. It is not used; the one before stays."""
+
+
 class InputError(TelemetryError):
     """A file or an argument given on the command line cannot be used."""
+
+
+class SharingError(TelemetryError):
+    """What an owner settles cannot be settled so; nothing was changed."""
+
+
+class PartyUnknown(SharingError):  # noqa: N818 - a state, not a mistake
+    """An owner, recipient, grant or member is unknown, erased, closed or ended."""
+
+
+class SiteNotOwned(SharingError):  # noqa: N818
+    """A grant names a site that is not, or no longer, the owner's."""
+
+
+class PolicyNotInForce(SharingError):  # noqa: N818
+    """The policy version consented to is unknown, not yet or no longer in force."""
+
+
+class HistoryTooFine(SharingError):  # noqa: N818
+    """A grant is finer than what the owner lets be kept, and reaches back further than readings stay whole."""
+
+
+class SolarUnconfirmed(SharingError):  # noqa: N818
+    """A production series would tell the place within ``error_km``, better than the place granted (rule 19)."""
+
+    def __init__(self, message: str, *, error_km: float) -> None:
+        super().__init__(
+            message, remedy=f"coarsen the grant, or confirm {error_km:g} km (--confirm-solar {error_km:g})"
+        )
+        self.error_km = error_km
+
+
+class ReceiptInvalid(SharingError):  # noqa: N818
+    """A receipt was changed, is no receipt, or was signed by another key."""
+
+
+class ViewError(TelemetryError):
+    """What a recipient asked for is not shown."""
+
+
+class NotVisible(ViewError):  # noqa: N818 - a state, not a mistake
+    """A site or device that was asked for does not exist, or is not shared. Which of both is not told (rule 22)."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such site or device", remedy="ask without it, and take the names given there")
+
+
+class NoLongerAvailable(ViewError):  # noqa: N818
+    """A stream or an export ends because nothing is shared any more. It does not tell why."""
+
+    def __init__(self) -> None:
+        super().__init__("no longer available")

@@ -6,12 +6,14 @@ Source ──RawMessage──▶ pipeline ──Write──▶ Sink
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import polars as pl
 
 from telemetry.model.batch import Decoded, RawMessage, Write, Written
 from telemetry.model.identity import Enrolled, Gateway, NewDevice
+from telemetry.privacy.keys import Bound
 from telemetry.privacy.plan import Plan
 
 
@@ -68,6 +70,21 @@ class Sink(Protocol):
     async def write(self, batch: Write) -> Written: ...
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryChanges:
+    """What changed in the registry since an earlier plan, of one snapshot.
+
+    ``plan``: the current one. ``gateways``: added or changed; ``gone_gateways``: no longer there. ``devices``
+    (DEVICE_SCHEMA): all devices of ``sites``.
+    """
+
+    plan: Plan
+    gateways: Sequence[Gateway]
+    devices: pl.DataFrame
+    sites: Sequence[int]
+    gone_gateways: Sequence[int] = ()
+
+
 @runtime_checkable
 class RegistryStore(Protocol):
     """Reads and extends the registry of owners, sites, gateways and devices. One event loop."""
@@ -76,8 +93,18 @@ class RegistryStore(Protocol):
         """All gateways, all devices (DEVICE_SCHEMA) and the current plan, of one snapshot."""
         ...
 
+    async def changes(self, plan: Plan) -> RegistryChanges | None:
+        """What changed since ``plan``; None where it is too old, or too much has changed: load everything then.
+
+        Devices that enrolled meanwhile are not among the changes: a worker that meets one enrols it and is given it.
+        """
+        ...
+
     async def enrol(self, devices: Sequence[NewDevice]) -> Enrolled:
-        """Insert devices and their sealed serials; where (site, blind index) exists already, the existing one."""
+        """Insert devices and their sealed serials; where (site, blind index) exists already, the existing one.
+
+        ``Enrolled.version`` is that of the plan their classes belong to: under another they may be out of date.
+        """
         ...
 
     async def owner_public_keys(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]:
@@ -97,9 +124,9 @@ class Keystore(Protocol):
 
 @runtime_checkable
 class KeyWrapper(Protocol):
-    """Wraps owners' secrets under the key-encryption key. Safe to call from any thread; may block.
+    """Wraps owners' and recipients' secrets under one key-encryption key. Safe from any thread; may block.
 
-    privacy.keys.Kek holds the key in memory; a KMS implements the same two calls without giving its key away.
+    privacy.keys.Kek holds the key in memory; store.kek_command.CommandKek asks a KMS, which keeps it.
     """
 
     @property
@@ -107,8 +134,21 @@ class KeyWrapper(Protocol):
         """Names the key that wraps, 8 bytes, and tells nothing about it."""
         ...
 
-    def wrap(self, secret: bytes, *, purpose: str, owner_key: int) -> bytes: ...
+    def wrap_all(self, secrets: Sequence[Bound]) -> list[bytes]: ...
 
-    def unwrap(self, wrapped: bytes, *, purpose: str, owner_key: int) -> bytes:
-        """The secret. Raises UnsealError for another key, purpose or owner."""
+    def unwrap_all(self, wrapped: Sequence[Bound]) -> list[bytes]:
+        """The secrets. Raises UnsealError for another key, purpose or owner, KeystoreError where it cannot ask."""
+        ...
+
+
+@runtime_checkable
+class Keks(Protocol):
+    """The key-encryption keys that a process may use: two while one replaces the other. Any thread; may block."""
+
+    def named(self, kek_id: bytes) -> KeyWrapper:
+        """The key of this name, looked for again where it is kept. Raises UnsealError where there is none."""
+        ...
+
+    def newest(self) -> KeyWrapper:
+        """The key that rows should be under: the staged one while a rotation is under way."""
         ...

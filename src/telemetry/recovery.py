@@ -16,10 +16,11 @@ from telemetry.pipeline.preparation import Bounds, Preparation
 from telemetry.pipeline.reload import RegistryReloader
 from telemetry.pipeline.sealing import SERVICE
 from telemetry.privacy.binding import Registry
-from telemetry.privacy.keys import BlindIndex, Kek, Opener
+from telemetry.privacy.keys import BlindIndex, Opener
 from telemetry.store.connection import connector
+from telemetry.store.keks import open_keks
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import BLIND_INDEX, KEK, QUARANTINE, QUARANTINE_PUBLIC, open_keystore, role_password
+from telemetry.store.keystore import BLIND_INDEX, QUARANTINE, QUARANTINE_PUBLIC, open_keystore, role_password
 from telemetry.store.quarantine import QuarantineStore
 from telemetry.store.readings import PostgresSink
 from telemetry.store.registry import PostgresRegistryStore
@@ -45,11 +46,12 @@ async def retry_quarantined(
     async with AsyncExitStack() as stack:
         ring_connection = await connect_keys()
         stack.push_async_callback(ring_connection.close)
-        ring = KeyRing(ring_connection, Kek(keystore.secret(KEK)))
+        ring = KeyRing(ring_connection, open_keks(config))
         store = PostgresRegistryStore(connect)
         stack.push_async_callback(store.close)
         gateways, devices, plan = await store.load()
         registry = await asyncio.to_thread(Registry, blind, gateways, devices, plan)
+        reload_plan = RegistryReloader(registry, store, Observer())
         preparation = Preparation(
             registry=registry,
             store=store,
@@ -57,6 +59,7 @@ async def retry_quarantined(
             quarantine_key=keystore.secret(QUARANTINE_PUBLIC),
             clock=clock,
             bounds=_bounds(config),
+            reload_plan=reload_plan,
         )
         stack.callback(preparation.close)
         sink = PostgresSink(connect, connections=1, hot_hours=config.retention.hot_hours)
@@ -72,7 +75,7 @@ async def retry_quarantined(
             preparation=preparation,
             sink=sink,
             clock=clock,
-            reload_plan=RegistryReloader(registry, store, Observer()),
+            reload_plan=reload_plan,
         )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from telemetry.model.batch import READING_SCHEMA, Protected, Withheld, check_schema, field_columns
 from telemetry.model.fields import FIELD_BY_NAME, FIELD_NAMES
-from telemetry.model.identity import Enrolment
+from telemetry.model.identity import FROM_EVER_US, Enrolment
 from telemetry.privacy.binding import Registry
 from tests.support.registries import (
     FUTURE_LIMIT_US,
@@ -70,6 +70,7 @@ def registries(draw: st.DrawFn) -> tuple[list[Any], dict[tuple[int, str], Any], 
             enrolment=draw(st.sampled_from(Enrolment)),
             revoked=draw(st.integers(0, 4)) == 0,
             backfill_us=draw(st.sampled_from([0, HOUR_US, 24 * HOUR_US])),
+            tenure_from_us=draw(st.sampled_from([FROM_EVER_US, FROM_EVER_US, NOW_US - HOUR_US, NOW_US])),
         )
         for number in range(draw(st.integers(1, 4)))
     ]

@@ -12,11 +12,12 @@ import asyncpg
 from telemetry.embedded.postgres import EmbeddedPostgres
 from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import Enrolment, NewDevice, new_key
-from telemetry.privacy.keys import BlindIndex, Kek, Purpose, Sealer
+from telemetry.privacy.keys import BlindIndex, Purpose, Sealer
 from telemetry.store.administration import Administration
 from telemetry.store.connection import Connect, connector
+from telemetry.store.keks import KeystoreKeks
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import BLIND_INDEX, KEK, FileKeystore, role_password
+from telemetry.store.keystore import BLIND_INDEX, FileKeystore, role_password
 from telemetry.store.migrate import ROLES, migrate
 from telemetry.store.registration import NewGateway, NewOwner, NewSite
 from telemetry.store.registry import PostgresRegistryStore
@@ -100,7 +101,7 @@ async def registry_world(postgres: EmbeddedPostgres, keys: Path) -> AsyncIterato
             stack.push_async_callback(connection.close)
             return connection
 
-        ring = KeyRing(await opened("telemetry_keys", "keys"), Kek(keystore.secret(KEK)))
+        ring = KeyRing(await opened("telemetry_keys", "keys"), KeystoreKeks(keystore))
         administration = Administration(await opened("telemetry_operator", "telemetry"), blind, ring)
         ingest = await opened("telemetry_ingest", "telemetry")
         world = RegistryWorld(postgres, keystore, blind, administration, ring, None, ingest, stack)

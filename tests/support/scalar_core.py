@@ -63,6 +63,16 @@ def scalar_protect(
             reject(Reason.REVOKED_GATEWAY)
             continue
 
+        # Rule 6: without a time of its own a reading gets that of receipt, cut to a tick.
+        ts = row["ts"]
+        if ts is None:
+            ts = message.received_us // limits.tick_us * limits.tick_us
+
+        # Decision 0030: what is older than the site's tenure belongs to somebody who left.
+        if ts < gateway.tenure_from_us:
+            outcome.withheld_rows[Withheld.OTHER_TENURE] += 1
+            continue
+
         # Rule 1: a device is (site, serial), and a gateway speaks for its own site only.
         serial = row["serial"]
         device = devices.get((gateway.site_key, serial))
@@ -80,11 +90,6 @@ def scalar_protect(
         if whole is not None:
             outcome.withheld_rows[whole] += 1
             continue
-
-        # Rule 6: without a time of its own a reading gets that of receipt, cut to a tick.
-        ts = row["ts"]
-        if ts is None:
-            ts = message.received_us // limits.tick_us * limits.tick_us
 
         # Rule 2: [now - backfill limit, now + 5 min], both included.
         if ts < limits.now_us - gateway.backfill_us:

@@ -21,6 +21,7 @@ from tests.support.registries import (
     device,
     device_frame,
     gateway,
+    no_devices,
     plan_of,
     run,
 )
@@ -142,6 +143,32 @@ def test_rule_6_a_reading_without_time_gets_that_of_receipt_cut_to_the_tick() ->
     received = NOW_US - 3 * TICK_US + 4_999_999
     result = protected({"ts": None}, {"ts": NOW_US - 1}, received_us=[received])
     assert result.rows["ts"].to_list() == [NOW_US - 3 * TICK_US, NOW_US - 1]
+
+
+def test_a_reading_from_before_the_sites_tenure_is_withheld_as_other_tenure() -> None:
+    """Decision 0030. Whatever else is wrong with it: nothing of it may go to quarantine, sealed to who came."""
+    begun = NOW_US - DAY_US
+    came = gateway(6, tenure_from_us=begun)
+    registry = Registry(CountingBlind(), [came], device_frame([device("INV00000042", came, 4206)]), Plan.default(7))
+    rows = [
+        {"ts": begun, "ac_power_w": 1.0},
+        {"ts": begun - 1, "ac_power_w": 2.0},
+        {"ts": NOW_US - 36 * DAY_US},  # too old besides
+        {"ts": begun - 1, "serial": "INV00000099"},  # unknown besides
+        {"ts": begun - 1, "serial": ""},
+        {"ts": None, "ac_power_w": 3.0},  # the time of receipt
+    ]
+    result = run(registry, decoded([{"serial": "INV00000042"} | row for row in rows]), ["gw-6"])
+    assert result.rows["ac_power_w"].to_list() == [1.0, 3.0]
+    assert result.withheld_rows == {Withheld.OTHER_TENURE: 4}
+    assert result.rejections == ()
+
+
+def test_the_messages_of_a_revoked_gateway_are_its_own_whatever_their_time() -> None:
+    gone = gateway(6, revoked=True, tenure_from_us=NOW_US)
+    registry = Registry(CountingBlind(), [gone], no_devices(), Plan.default(7))
+    result = run(registry, decoded([{"serial": "INV00000042", "ts": NOW_US - 1}]), ["gw-6"])
+    assert result.rejections == (Rejection(0, Reason.REVOKED_GATEWAY, 1),)
 
 
 def test_rule_7_only_fields_that_some_setting_admits_are_kept() -> None:

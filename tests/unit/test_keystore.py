@@ -205,6 +205,22 @@ def test_a_newer_versions_passwords_are_added_and_no_key_is(directory: Path):
     assert {name: after[name] for name in before} == before
 
 
+def test_a_newer_versions_signing_key_is_added_but_never_replaced(directory: Path):
+    made = (directory / "receipt_signing").read_bytes()
+    FileKeystore(directory).add_passwords()
+    assert (directory / "receipt_signing").read_bytes() == made
+    (directory / "receipt_signing").unlink()
+    FileKeystore(directory).add_passwords()
+    assert (directory / "receipt_signing").stat().st_mode & 0o777 == 0o600
+    assert len(FileKeystore(directory).secret("receipt_signing")) == 32
+    assert (directory / "receipt_signing").read_bytes() != made
+
+
+def test_the_ingest_process_may_not_sign_receipts(directory: Path):
+    with pytest.raises(KeystoreError, match="may not read"):
+        FileKeystore(directory, allowed=INGEST_SECRETS).secret("receipt_signing")
+
+
 class TestEnvironment:
     def test_secrets_come_from_base64_variables(self):
         values = {

@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 done and something was found wrong, 2 not done (one red li
 
 import asyncio
 import json
-import re
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -16,11 +15,12 @@ from urllib.parse import urlsplit
 
 import typer
 
-from telemetry.errors import InputError, SupervisorError, TelemetryError
+from telemetry.errors import SupervisorError, TelemetryError
+from telemetry.model.shown import key_shown, shown_key
 
 if TYPE_CHECKING:
     from telemetry.config import Config
-    from telemetry.store.administration import Administration
+    from telemetry.store.handover import Handover
 
 T = TypeVar("T")
 
@@ -35,7 +35,6 @@ RevealOption = Annotated[
 ]
 
 SEALED: Final = "(sealed)"
-_KEY_LETTERS: Final = {"owner": "o", "site": "s", "gateway": "g", "device": "d"}
 _TELEMETRY, _KEYS = "telemetry", "keys"
 
 
@@ -94,13 +93,14 @@ def database_dsn(config: "Config", database: str = _TELEMETRY) -> str:
 
 
 @asynccontextmanager
-async def open_registry(config: "Config", *, owners_keys: bool = False) -> AsyncIterator["Administration"]:
+async def open_registry(config: "Config", *, owners_keys: bool = False) -> AsyncIterator["Handover"]:
     """The registry as the operator. ``owners_keys`` where owners are added or sealed values are opened."""
-    from telemetry.privacy.keys import BlindIndex, Kek
-    from telemetry.store.administration import Administration
+    from telemetry.privacy.keys import BlindIndex
     from telemetry.store.connection import connector
+    from telemetry.store.handover import Handover
+    from telemetry.store.keks import open_keks
     from telemetry.store.keyring import KeyRing
-    from telemetry.store.keystore import BLIND_INDEX, KEK, open_keystore, role_password
+    from telemetry.store.keystore import BLIND_INDEX, open_keystore, role_password
 
     keystore = open_keystore(config.data_dir)
     async with AsyncExitStack() as stack:
@@ -114,13 +114,13 @@ async def open_registry(config: "Config", *, owners_keys: bool = False) -> Async
         blind = BlindIndex(keystore.secret(BLIND_INDEX))
         ring = None
         if owners_keys:
-            ring = KeyRing(await connected("telemetry_keys", _KEYS), Kek(keystore.secret(KEK)))
-        yield Administration(await connected("telemetry_operator", _TELEMETRY), blind, ring)
+            ring = KeyRing(await connected("telemetry_keys", _KEYS), open_keks(config))
+        yield Handover(await connected("telemetry_operator", _TELEMETRY), blind, ring)
 
 
 def format_key(kind: str, key: int) -> str:
-    """A surrogate key as people handle it: ``o_``, ``s_``, ``g_`` or ``d_`` and 16 hexadecimal digits."""
-    return f"{_KEY_LETTERS[kind]}_{key % 2**64:016x}"
+    """A surrogate key as people handle it: ``o_``, ``s_``, ``g_`` … and 16 hexadecimal digits."""
+    return shown_key(kind, key)
 
 
 def parse_key(kind: str, text: str) -> int:
@@ -130,12 +130,7 @@ def parse_key(kind: str, text: str) -> int:
         InputError: it is neither, or of another kind.
 
     """
-    letter = _KEY_LETTERS[kind]
-    if match := re.fullmatch(rf"{letter}_([0-9a-f]{{16}})", text):
-        return int.from_bytes(bytes.fromhex(match[1]), signed=True)
-    if re.fullmatch(r"-?[0-9]{1,19}", text) and -(2**63) <= int(text) < 2**63:
-        return int(text)
-    raise InputError(f"this is not the key of one {kind}: {letter}_ and 16 hexadecimal digits")
+    return key_shown(kind, text)
 
 
 def print_result(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:

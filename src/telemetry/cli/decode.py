@@ -49,7 +49,8 @@ def _decoded(payload: bytes, format_: str, topic: str | None) -> dict[str, Any]:
     from telemetry.codecs.registry import CODEC_BY_NAME, build
     from telemetry.errors import InputError
     from telemetry.model.batch import RawMessage
-    from telemetry.privacy.identifiers import scrub
+    from telemetry.privacy.identifiers import Scrubber
+    from telemetry.privacy.known import KnownIdentifiers
 
     row = CODEC_BY_NAME.get(format_)
     if row is None:
@@ -58,9 +59,11 @@ def _decoded(payload: bytes, format_: str, topic: str | None) -> dict[str, Any]:
         raise InputError("the format does not read this topic", remedy=f"its topic is {row.topic}")
     message = RawMessage("gateway", topic or row.topic, payload, 0, time.time_ns() // 1000)
     found = build(format_, CodecLimits()).decode([message], [0])
+    known = KnownIdentifiers(found.rows["serial"].drop_nulls().unique().to_list())
+    scrub = Scrubber(known)
     return {
         "rows": _rows(found.rows),
-        "unlisted": {safe_name(name): count for name, count in found.unlisted.items()},
+        "unlisted": {known.replaced(safe_name(name), "<name>"): count for name, count in found.unlisted.items()},
         "implausible": dict(found.implausible),
         "withheld_rows": {reason.value: count for reason, count in found.withheld_rows.items()},
         "rejections": [

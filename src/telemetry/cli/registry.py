@@ -23,8 +23,8 @@ from telemetry.cli.common import (
 from telemetry.errors import InputError
 
 owner = typer.Typer(help="Add and list owners.", no_args_is_help=True)
-site = typer.Typer(help="Add and list sites.", no_args_is_help=True)
-device = typer.Typer(help="List devices.", no_args_is_help=True)
+site = typer.Typer(help="Add, list and sell sites.", no_args_is_help=True)
+device = typer.Typer(help="List and replace devices.", no_args_is_help=True)
 
 _ASKED = "Asked for when left out, so that it stays in no shell history."
 
@@ -81,18 +81,21 @@ def add_site(
     address: Annotated[str, typer.Option(help="Postal address, sealed.")] = "",
     latitude: Annotated[float | None, typer.Option(help="Degrees, WGS 84, sealed.")] = None,
     longitude: Annotated[float | None, typer.Option(help="Degrees, WGS 84, sealed.")] = None,
+    country: Annotated[str, typer.Option(help="ISO 3166-1 code (DE), shown where it is granted.")] = "",
+    region: Annotated[str, typer.Option(help="ISO 3166-2 code (DE-BY), shown where it is granted.")] = "",
+    timezone: Annotated[str, typer.Option(help="IANA name, for days of the site's own; UTC without.")] = "",
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Add a site (a home) of an owner.
+    """Add a site (a home) of an owner. With coordinates its cell of a few km² is computed, once.
 
-    Example: telemetry site add o_00c0ffee00c0ffee --name "Home"
+    Example: telemetry site add o_00c0ffee00c0ffee --name "Home" --country DE --timezone Europe/Berlin
     """
 
     async def main() -> None:
         from telemetry.store.registration import NewSite
 
-        new = NewSite(name, address, latitude, longitude)
+        new = NewSite(name, address, latitude, longitude, country, region, timezone)
         async with open_registry(config_of(config)) as registry:
             key = await registry.add_site(parse_key("owner", owner), new)
         shown = format_key("site", key)
@@ -174,8 +177,9 @@ def import_file(
     """Import owners, sites and gateways from a CSV file: all of it or nothing.
 
     Columns: owner, owner_name, site, site_name; where wanted owner_email, region, site_address, latitude,
-    longitude, gateway (a name, or `new` for a random one), enrolment, device_limit, backfill_days. Rows with the
-    same `owner` are one owner, with the same `owner` and `site` one home; both are labels within the file.
+    longitude, site_country, site_region, site_timezone, gateway (a name, or `new` for a random one), enrolment,
+    device_limit, backfill_days. Rows with the same `owner` are one owner, with the same `owner` and `site` one home;
+    both are labels within the file.
 
     Example: telemetry import homes.csv --credentials gateways.csv
     """

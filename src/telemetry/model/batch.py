@@ -64,6 +64,7 @@ class Withheld(StrEnum):
     NOT_KEPT = "not_kept"  # no setting of the owner admits it
     PLACE = "place"
     ERASED = "erased"  # the owner was erased
+    OTHER_TENURE = "other_tenure"  # from before the site was this owner's: it belongs to somebody who left
     RETAINED = "retained"  # a retained message is state, not a reading
 
 

@@ -187,3 +187,30 @@ FIELD_BY_NAME: Final = MappingProxyType({field.name: field for field in CATALOGU
 FIELD_NAMES: Final[tuple[str, ...]] = tuple(field.name for field in CATALOGUE)
 FIELD_INDEX: Final = MappingProxyType({name: index for index, name in enumerate(FIELD_NAMES)})
 FIELD_SCHEMA: Final = MappingProxyType({field.name: field.dtype for field in CATALOGUE})
+
+_AC: Final = frozenset(
+    name for name in FIELD_NAMES if name.startswith("ac_")
+)  # what every device between DC and the grid can measure
+_COMMON: Final = frozenset(
+    field.name for field in CATALOGUE if field.data_class in {_A, _N, _L} or field.name == "temperature_c"
+)
+_ENERGY: Final = frozenset({"energy_total_wh", "energy_day_wh"})
+_RUNNING: Final = frozenset({"operating_state_code", "nominal_power_w", "power_limit_pct", "power_limit_w"})
+
+
+def _starting(*prefixes: str) -> frozenset[str]:
+    return frozenset(name for name in FIELD_NAMES if name.startswith(prefixes))
+
+
+# What a device of each kind can report at all: what is not granted of these is named to a recipient as not shared,
+# whether or not this device reports it (rule 22). Hybrid inverters measure load, grid and battery as well.
+FIELDS_OF_KIND: Final = MappingProxyType(
+    {
+        DeviceKind.INVERTER: _COMMON | _AC | _ENERGY | _RUNNING | _starting("dc_", "pv", "load_", "grid_", "battery_"),
+        DeviceKind.BATTERY: _COMMON | _RUNNING | _starting("battery_", "dc_"),
+        DeviceKind.GATEWAY: _COMMON,
+        DeviceKind.JUNCTION_BOX: _COMMON | _starting("dc_", "pv"),
+        DeviceKind.EV_CHARGER: _COMMON | _AC | _RUNNING | _starting("ev_"),
+        DeviceKind.METER: _COMMON | _AC | _ENERGY | _starting("load_", "grid_"),
+    }
+)

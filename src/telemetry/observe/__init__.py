@@ -10,8 +10,9 @@ from telemetry.config import ObserveConfig
 from telemetry.observe.logs import install as install_logging
 from telemetry.observe.metrics import Metrics
 from telemetry.observe.observer import Observer
+from telemetry.observe.scrub import known_identifiers
 
-__all__ = ["Metrics", "Observer", "configure_logging", "install_logging"]
+__all__ = ["Metrics", "Observer", "configure_logging", "install_logging", "known_identifiers"]
 
 
 def configure_logging(config: ObserveConfig) -> Callable[[], None]:

@@ -33,6 +33,8 @@ class Job(StrEnum):
     PARTITIONS = "partitions"
     EXPIRE = "expire"
     RELOAD = "reload"
+    PLAN = "plan"
+    LABELS = "labels"
     WATERMARKS = "watermarks"
     SCAN = "scan"
     BACKUP = "backup"

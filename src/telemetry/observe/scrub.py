@@ -11,7 +11,8 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import fields
 from enum import Enum
 from functools import lru_cache
@@ -44,8 +45,31 @@ _PLAIN_NUMBER: Final = re.compile(r"\(?[<>=≤≥-]?\d{1,5}(\.\d{1,2})?[%.,;:)]*
 _SQLSTATE: Final = re.compile(r"[0-9A-Z]{5}")
 
 
+class _Known:
+    """What replaces the identifiers that this process has seen; nothing until somebody says so."""
+
+    replaced: Callable[[str, str], str] | None = None
+
+
+@contextmanager
+def known_identifiers(replaced: Callable[[str, str], str]) -> Iterator[None]:
+    """For as long as this lasts, texts are led through ``replaced(text, by)``, which knows identifiers, as well.
+
+    For the whole process, as logging is. ``replaced`` is called from any thread.
+    """
+    before, _Known.replaced = _Known.replaced, replaced
+    try:
+        yield
+    finally:
+        _Known.replaced = before
+
+
 def scrub_text(text: str) -> str:
-    """Our own error's text, without anything in it that looks like a serial, an address or a coordinate."""
+    """Our own error's text, without identifiers that are known, nor anything that looks like a serial, an address or
+    a coordinate.
+    """
+    if _Known.replaced is not None:
+        text = _Known.replaced(text, "[…]")
 
     def judge(match: re.Match[str]) -> str:
         return match[0] if _PLAIN_NUMBER.fullmatch(match[0]) else "[…]"

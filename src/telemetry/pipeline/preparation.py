@@ -6,14 +6,13 @@ questions to the store (new devices, public keys) go back to the event loop.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from telemetry.codecs.limits import CodecLimits
 from telemetry.codecs.registry import decode_batch
@@ -28,7 +27,7 @@ from telemetry.model.batch import (
     empty_readings,
 )
 from telemetry.model.fields import DeviceKind
-from telemetry.model.identity import DEVICE_SCHEMA, Device, Enrolled, NewDevice, new_key
+from telemetry.model.identity import Enrolled, NewDevice, device_frame, new_key
 from telemetry.pipeline.sealing import DEFAULT_QUOTA_BYTES, SERVICE, QuarantineSealer, Senders
 from telemetry.pipeline.sequences import Numbered, numbered
 from telemetry.ports import Clock, RegistryStore
@@ -93,7 +92,9 @@ class Prepared:
 
 
 class Preparation:
-    """Prepares batches, one at a time. ``told`` hears what became of enrolments."""
+    """Prepares batches, one at a time. ``reload_plan`` brings the registry up to a version; ``told`` hears what
+    became of enrolments.
+    """
 
     def __init__(
         self,
@@ -104,6 +105,7 @@ class Preparation:
         quarantine_key: bytes,
         clock: Clock,
         bounds: Bounds,
+        reload_plan: Callable[[int], Awaitable[None]],
         told: Callable[[Enrolled], None] = lambda _: None,
     ) -> None:
         self._registry = registry
@@ -111,6 +113,7 @@ class Preparation:
         self._blind = blind
         self._clock = clock
         self._bounds = bounds
+        self._reload_plan = reload_plan
         self._told = told
         self._sealers: dict[int, Sealer] = {SERVICE: Sealer(quarantine_key)}
         self._quarantine = QuarantineSealer(self._sealers, blind, quota_bytes=bounds.quarantine_bytes_per_hour)
@@ -133,7 +136,7 @@ class Preparation:
             bound = await self._in_thread(self._bind, arrived, False)
         protected, spent_s = await self._in_thread(self._protect, arrived, bound)
         rejections = (*arrived.decoded.rejections, *protected.rejections)
-        senders = Senders(*self._registry.gateway_keys(arrived.slots))
+        senders = Senders(*self._registry.gateway_keys(arrived.slots, self._clock.now_us()))
         if rejections:
             await self._fetch_sealers({int(senders.owner_key[item.message]) for item in rejections})
         write, found = await self._in_thread(self._write, arrived, senders, protected, rejections, bound.plan.version)
@@ -141,7 +144,7 @@ class Preparation:
 
     async def refuse(self, arrived: Arrived, rejection: Rejection, plan_version: int) -> Prepared:
         """A batch of one message that the store does not take: all of it goes to quarantine."""
-        senders = Senders(*self._registry.gateway_keys(arrived.slots))
+        senders = Senders(*self._registry.gateway_keys(arrived.slots, self._clock.now_us()))
         await self._fetch_sealers({int(senders.owner_key[0])})
         protected = Protected(rows=empty_readings())
         write, found = await self._in_thread(self._write, arrived, senders, protected, (rejection,), plan_version)
@@ -208,8 +211,14 @@ class Preparation:
         await self._fetch_sealers({item.owner_key for item in unknown})
         proposed = await self._in_thread(self._seal_serials, unknown)
         enrolled = await self._store.enrol(proposed)
-        if enrolled.devices:
-            self._registry.update(devices=_frame(enrolled.devices))
+        # Their classes belong to one version. Under an older plan they may not be known yet, under a newer one be out
+        # of date: what the owner withdrew in between would be kept of them.
+        while enrolled.devices and not self._registry.update(
+            devices=device_frame(enrolled.devices), only_at=enrolled.version
+        ):
+            await self._reload_plan(enrolled.version)
+            if self._registry.plan.version != enrolled.version:
+                enrolled = await self._store.enrol(proposed)
         self._told(enrolled)
 
     def _seal_serials(self, unknown: Sequence[Unknown]) -> list[NewDevice]:
@@ -230,17 +239,3 @@ class Preparation:
                 )
             )
         return devices
-
-
-def _frame(devices: Sequence[Device]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "device_key": [device.device_key for device in devices],
-            "site_key": [device.site_key for device in devices],
-            "gateway_key": [device.gateway_key for device in devices],
-            "kind": [int(device.kind) for device in devices],
-            "serial_blind": [list(device.serial_blind) for device in devices],
-            "plan_class": [device.plan_class for device in devices],
-        },
-        schema=dict(DEVICE_SCHEMA),
-    )

@@ -1,7 +1,9 @@
 """Messages on their way to quarantine, sealed before they leave memory.
 
 A quarantined message is sealed to the owner of the gateway that sent it, so that erasing the owner erases it too;
-where no owner is known it is sealed to the service's own quarantine key. One content key serves all messages of
+where no owner is known it is sealed to the service's own quarantine key. So is what comes from a site that changed
+hands within the gateway's backfill limit: it may hold readings of who left, which are not for who came, and in a
+message that cannot be read nobody can tell. One content key serves all messages of
 one owner in one batch.
 
 A gateway that sends nothing but poison must not fill the disk: beyond a number of payload bytes an hour its further
@@ -28,7 +30,9 @@ _REMEMBERED: Final = 4096  # digests: a message that comes again takes no room i
 
 @dataclass(frozen=True, slots=True)
 class Senders:
-    """Gateway key and owner key of every message, int64[m]; 0 where nobody has enrolled the gateway."""
+    """Gateway key and owner key of every message, int64[m]; 0 where nobody has enrolled the gateway, and the owner key
+    where the message may be an earlier owner's.
+    """
 
     gateway_key: npt.NDArray[np.int64]
     owner_key: npt.NDArray[np.int64]

@@ -64,7 +64,7 @@ class Registry:
         self._refused = HashIndex(_REFUSED)
         self._refused_count = 0
         self._plan = plan
-        self.update(gateways=gateways, devices=devices)
+        self.update(gateways=list(gateways), devices=devices)
 
     @property
     def plan(self) -> Plan:
@@ -84,42 +84,65 @@ class Registry:
         with self._lock:
             return self._gateways.slots(names)
 
-    def gateway_keys(self, slots: Slots) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Gateway key and owner key of each slot, 0 for slot 0. Two int64[m]."""
+    def gateway_keys(self, slots: Slots, now_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Gateway key and owner key of each slot, 0 for slot 0. Two int64[m].
+
+        The owner key is 0 too while a message may hold readings from before the site was this owner's.
+        """
         with self._lock:
-            return self._gateways.gateway_key[slots], self._gateways.owner_key[slots]
+            table = self._gateways
+            young = table.tenure_from_us[slots] > now_us - table.backfill_us[slots]
+            return table.gateway_key[slots], np.where(young, np.int64(0), table.owner_key[slots])
 
     def update(
         self,
         *,
         plan: Plan | None = None,
-        gateways: Iterable[Gateway] = (),
+        gateways: Sequence[Gateway] = (),
         devices: pl.DataFrame | None = None,
         forget_gateways: Iterable[int] = (),
         forget_devices: Sequence[int] = (),
-    ) -> None:
+        whole_sites: Sequence[int] = (),
+        whole: bool = False,
+        only_at: int | None = None,
+    ) -> bool:
         """Apply one change of the registry, all of it or nothing of it to every batch.
 
         ``gateways`` and ``devices`` (DEVICE_SCHEMA) are added, or replace those with the same gateway key or the
         same (site, blind index): a new plan class, a new device key for a new tenure. Well under a millisecond
-        for a few devices, except where a table doubles (0.1 s at a million).
+        for a few devices, except where a table doubles (0.1 s at a million). ``whole_sites``: ``devices`` has all
+        devices of these sites, any other known there is forgotten; ``whole``: all gateways and devices there are.
+        ``only_at``: only while the plan has this version; False, and nothing done, if it has not.
 
         Raises:
             RegistryError: a device's plan class is not in the plan; nothing was changed.
 
         """
         with self._lock:
+            if only_at is not None and only_at != self._plan.version:
+                return False
             plan = plan or self._plan
-            if self._devices.highest_class(devices) >= plan.classes:
+            if self._highest_class(devices, plan) >= plan.classes:
                 raise RegistryError("a device's plan class is not in the plan", remedy="load the registry again")
             self._plan = plan
             self._devices.forget(forget_devices, self._gateways.devices)
-            self._gateways.forget(forget_gateways)
+            if devices is not None and (whole or whole_sites):
+                sites = None if whole else np.array(whole_sites, np.int64)
+                self._devices.forget_slots(self._devices.absent(devices, sites), self._gateways.devices)
+            self._gateways.forget((*forget_gateways, *(self._gateways.absent(gateways) if whole else ())))
             self._gateways.put(gateways)
             if devices is not None and devices.height:
                 self._devices.put(devices, self._gateways)
             self._refused.clear()
             self._refused_count = 0
+            return True
+
+    def _highest_class(self, devices: pl.DataFrame | None, plan: Plan) -> int:
+        """Of devices that could be without a class; all that are here have one, unless the plan loses some."""
+        if plan.classes < self._plan.classes or not len(self._devices):
+            return self._devices.highest_class(devices)
+        highest = None if devices is None else devices["plan_class"].max()
+        return highest if isinstance(highest, int) else -1
 
     def bind(self, rows: pl.DataFrame, gateway_slots: Slots, *, enrol: bool = True) -> Bound:
         """Find each row's device.
@@ -152,6 +175,7 @@ class Registry:
                 revoked=gateways.revoked[gateway_slots],
                 announced_only=gateways.announced_only[gateway_slots],
                 backfill_us=gateways.backfill_us[gateway_slots],
+                tenure_from_us=gateways.tenure_from_us[gateway_slots],
                 unknown=unknown,
             )
 

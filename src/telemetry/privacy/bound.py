@@ -31,7 +31,8 @@ class Bound:
     registry do not reach it, and the plan is the one that its plan classes belong to.
 
     ``device_key``: int64[n], 0 where the row is bound to no device. ``plan_class``: int32[n].
-    ``unknown_gateway``, ``revoked``, ``announced_only``: bool[m]; ``backfill_us``: int64[m]; by message.
+    ``unknown_gateway``, ``revoked``, ``announced_only``: bool[m]; ``backfill_us``, ``tenure_from_us``: int64[m]; by
+    message.
     ``unknown``: devices to enrol; bind again afterwards.
     """
 
@@ -43,4 +44,5 @@ class Bound:
     revoked: npt.NDArray[np.bool_]
     announced_only: npt.NDArray[np.bool_]
     backfill_us: npt.NDArray[np.int64]
+    tenure_from_us: npt.NDArray[np.int64]
     unknown: tuple[Unknown, ...] = ()

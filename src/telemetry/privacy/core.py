@@ -3,14 +3,16 @@
 Every row ends in exactly one place, decided in this order (numbers: rules of SEMANTICS.md, docs/ARCHITECTURE.md):
 
 1. its message's gateway is unknown or revoked → rejected;
-2. its serial is missing, empty or too long → rejected; it is bound to no device → rejected (1);
-3. its device's plan class withholds everything (an erased owner, 5) → withheld. Before time, so that nothing of
-   it goes to quarantine, sealed or not;
-4. its time, which is that of receipt cut to the tick where it has none (6), is out of bounds → rejected (2);
-5. values that its plan class does not keep are removed (7), then kept ones that are implausible: outside the
+2. its time, which is that of receipt cut to the tick where it has none (6), lies before the tenure of the gateway's
+   site → withheld: it belongs to somebody who left, and nothing of it goes to quarantine, sealed to whoever came;
+3. its serial is missing, empty or too long → rejected; it is bound to no device → rejected (1);
+4. its device's plan class withholds everything (an erased owner, 5) → withheld. Before the bounds of time, so that
+   nothing of it goes to quarantine, sealed or not;
+5. its time is out of bounds → rejected (2);
+6. values that its plan class does not keep are removed (7), then kept ones that are implausible: outside the
    catalogue's range, NaN or infinite (4). No value left: withheld as ``not_kept`` if the mask removed any value,
    else rejected as ``empty``. What the mask removes is not looked at, so it is never counted as implausible.
-6. the rest is written, in the order of arrival. -0.0 stays what it is: it equals 0.0 everywhere that compares.
+7. the rest is written, in the order of arrival. -0.0 stays what it is: it equals 0.0 everywhere that compares.
 
 Removed values are overwritten with 0 beneath their null: no buffer that leaves here holds one.
 
@@ -61,7 +63,7 @@ def protect(
     ``received_us``: int64[m], when each message arrived. ``now_us``: the clock, µs since 1970 UTC.
     ``future_limit_us``: how far ahead of it a reading may be. ``tick_us``: what receipt times are cut to.
     Result: READING_SCHEMA plus the fields that occur, rows in order of arrival; rejections by (message, reason),
-    ascending. ``withheld_values`` and ``implausible`` count in all rows that reached step 5, in those that it
+    ascending. ``withheld_values`` and ``implausible`` count in all rows that reached step 6, in those that it
     left empty too.
     """
     rows = bound.rows
@@ -105,17 +107,31 @@ def _times(rows: pl.DataFrame, received_us: npt.NDArray[np.int64], tick_us: int)
 
 
 def _row_verdicts(bound: Bound, ts: pl.Series, now_us: int, future_limit_us: int) -> Verdicts | None:
-    """Steps 1 to 4; None where every row passes. Later steps are written first, so that earlier ones win."""
+    """Steps 1 to 5; None where every row passes. Later steps are written first, so that earlier ones win."""
     message = bound.rows["message"].to_numpy()
     verdicts = _time_verdicts(bound, message, ts, now_us, future_limit_us)
     if any(bound.plan.withhold):
         codes = np.array([0 if reason is None else _CODE_OF_WITHHELD[reason] for reason in bound.plan.withhold])
         withheld = codes.astype(np.uint8)[bound.plan_class]
         verdicts = np.where(withheld, withheld, np.uint8(0) if verdicts is None else verdicts)
+    left = _of_other_tenures(bound, message, ts)
     stranger = bound.unknown_gateway | bound.revoked
-    if bound.device_key.all() and not stranger.any():
+    if left is None and bound.device_key.all() and not stranger.any():
         return verdicts
     verdicts = np.zeros(message.size, np.uint8) if verdicts is None else verdicts
+    _refuse_unbound(bound, message, verdicts)
+    if left is not None:
+        verdicts[left] = _CODE_OF_WITHHELD[Withheld.OTHER_TENURE]
+    by_message = np.where(
+        bound.unknown_gateway,
+        _CODE_OF_REASON[Reason.UNKNOWN_GATEWAY],
+        np.where(bound.revoked, _CODE_OF_REASON[Reason.REVOKED_GATEWAY], _PASS),
+    )[message]
+    return np.where(by_message, by_message, verdicts)
+
+
+def _refuse_unbound(bound: Bound, message: npt.NDArray[np.uint32], verdicts: Verdicts) -> None:
+    """Step 3."""
     unbound = np.flatnonzero(bound.device_key == 0)
     refused = np.where(
         bound.announced_only, _CODE_OF_REASON[Reason.UNKNOWN_DEVICE], _CODE_OF_REASON[Reason.DEVICE_LIMIT]
@@ -123,12 +139,17 @@ def _row_verdicts(bound: Bound, ts: pl.Series, now_us: int, future_limit_us: int
     serial = bound.rows["serial"].gather(unbound)
     usable = serial.str.len_chars().is_between(1, MAX_SERIAL_LENGTH).fill_null(value=False).to_numpy()
     verdicts[unbound] = np.where(usable, refused[message[unbound]], _CODE_OF_REASON[Reason.BAD_SERIAL])
-    by_message = np.where(
-        bound.unknown_gateway,
-        _CODE_OF_REASON[Reason.UNKNOWN_GATEWAY],
-        np.where(bound.revoked, _CODE_OF_REASON[Reason.REVOKED_GATEWAY], _PASS),
-    )[message]
-    return np.where(by_message, by_message, verdicts)
+
+
+def _of_other_tenures(bound: Bound, message: npt.NDArray[np.uint32], ts: pl.Series) -> npt.NDArray[np.bool_] | None:
+    """Per row, step 2: is it from before its site's tenure? None if no row is; the earliest time tells mostly."""
+    if not ts.len():
+        return None
+    times = ts.to_numpy()
+    if times.min() >= bound.tenure_from_us.max():
+        return None
+    left: npt.NDArray[np.bool_] = times < bound.tenure_from_us[message]
+    return left if left.any() else None
 
 
 def _time_verdicts(
@@ -148,7 +169,7 @@ def _time_verdicts(
 
 
 def _protect_fields(columns: list[pl.Series], plan: Plan, plan_class: npt.NDArray[np.int32]) -> _Fields:
-    """Step 5, column by column."""
+    """Step 6, column by column."""
     result = _Fields(columns=[], dropped={}, implausible={})
     masks = None if plan.keep.all() else _Masks(plan, plan_class)
     for column in columns:

@@ -66,6 +66,7 @@ class GatewayTable:
         self.home_site_key = np.zeros(_SMALLEST, np.int64)
         self.owner_key = np.zeros(_SMALLEST, np.int64)
         self.backfill_us = np.zeros(_SMALLEST, np.int64)
+        self.tenure_from_us = np.zeros(_SMALLEST, np.int64)
         self.revoked = np.zeros(_SMALLEST, np.bool_)
         self.announced_only = np.zeros(_SMALLEST, np.bool_)
         self.device_limit = np.zeros(_SMALLEST, np.int64)
@@ -102,6 +103,10 @@ class GatewayTable:
             self._write(slot, gateway)
         self._unknown_names.clear()
 
+    def absent(self, gateways: Iterable[Gateway]) -> set[int]:
+        """The keys of known gateways that are not among ``gateways``."""
+        return self._by_key.keys() - {gateway.gateway_key for gateway in gateways}
+
     def forget(self, gateway_keys: Iterable[int]) -> None:
         """Take gateways out; their slots stay behind, revoked."""
         for key in gateway_keys:
@@ -135,6 +140,7 @@ class GatewayTable:
         self.site_key[slot] = 0 if gateway.revoked else gateway.site_key
         self.owner_key[slot] = gateway.owner_key
         self.backfill_us[slot] = gateway.backfill_us
+        self.tenure_from_us[slot] = gateway.tenure_from_us
         self.revoked[slot] = gateway.revoked
         self.announced_only[slot] = gateway.enrolment is Enrolment.KNOWN
         self.device_limit[slot] = gateway.device_limit

@@ -1,8 +1,8 @@
 """The last net under error messages, logs and the output of ``telemetry decode``: identifiers become placeholders.
 
 Messages are written without identifiers in the first place; this catches what a library, a broker or a peer puts
-into a text of its own. Two layers: identifiers that are known (a message's serials and names) go in whatever case
-and with whatever separators; what merely looks like one goes by pattern. Patterns err on the side of removing: a
+into a text of its own. Two layers: identifiers that are known (privacy/known.py) go in whatever case and with whatever
+separators; what merely looks like one goes by pattern. Patterns err on the side of removing: a
 version number of four parts is taken for an IP address.
 
 What this cannot do: recognise a name of a person or a street that nobody told it, or an identifier that is encoded
@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from telemetry.privacy.known import KnownIdentifiers
+
 KNOWN: Final = "<identifier>"
 EMAIL: Final = "<email>"
 MAC: Final = "<mac>"
@@ -22,8 +24,6 @@ COORDINATES: Final = "<coordinates>"
 SERIAL: Final = "<serial>"
 DIGITS: Final = "<digits>"
 
-_SEPARATOR: Final = r"(?:[\W_]|%[0-9A-Fa-f]{2}){0,2}"  # also %3A, as in topics and URLs
-_SHORT: Final = 4  # known identifiers below this length go only as whole words, or no text would be left
 _SERIAL_LENGTH: Final = 8
 _SERIAL_DIGITS: Final = 4
 _DIGIT_RUN: Final = 7
@@ -52,23 +52,20 @@ _RUN: Final = re.compile(rf"\d{{{_DIGIT_RUN},}}")
 
 
 class Scrubber:
-    """Replaces identifiers in texts. Made once for a set of known identifiers; safe from any thread."""
+    """Replaces identifiers in texts. Safe from any thread; ``known`` may go on learning."""
 
     __slots__ = ("_known",)
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
+    def __init__(self, known: Iterable[str] | KnownIdentifiers = ()) -> None:
         """``known``: serials, names, addresses. One that holds neither letter nor digit is passed over."""
-        variants = {variant for each in known if (variant := _variants(each))}
-        longest_first = sorted(variants, key=len, reverse=True)
-        self._known = re.compile("|".join(longest_first), re.IGNORECASE) if longest_first else None
+        self._known = known if isinstance(known, KnownIdentifiers) else KnownIdentifiers(known)
 
     def __repr__(self) -> str:
         return "<Scrubber>"
 
     def __call__(self, text: str) -> str:
         """``text`` without known identifiers and without what looks like one."""
-        if self._known is not None:
-            text = self._known.sub(KNOWN, text)
+        text = self._known.replaced(text, KNOWN)
         text = _EMAIL.sub(EMAIL, text)
         text = _MAC.sub(MAC, text)
         text = _IPV6.sub(_address, text)
@@ -78,21 +75,13 @@ class Scrubber:
         return _WORD.sub(_word, text)
 
 
-def scrub(text: str, known: Iterable[str] = ()) -> str:
+def scrub(text: str, known: Iterable[str] | KnownIdentifiers = ()) -> str:
     """``text`` without the ``known`` identifiers, in any case and with any separators, and without lookalikes.
 
     Lookalikes: MAC and IP addresses, e-mail addresses, coordinates, words that mix letters with four digits or
     more, runs of seven digits. Each becomes a placeholder in angle brackets.
     """
     return Scrubber(known)(text)
-
-
-def _variants(identifier: str) -> str:
-    """A pattern for ``identifier`` whatever stands between its letters and digits; "" where it has none."""
-    characters = [re.escape(character) for character in identifier if character.isalnum()]
-    if len(characters) >= _SHORT:
-        return _SEPARATOR.join(characters)
-    return rf"(?<![^\W_]){re.escape(identifier)}(?![^\W_])" if characters else ""
 
 
 def _address(match: re.Match[str]) -> str:

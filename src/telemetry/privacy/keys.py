@@ -18,9 +18,10 @@ Nothing here logs, reads a clock or does I/O. No object shows its key in repr() 
 import hmac
 import itertools
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -43,6 +44,7 @@ PUBLIC_KEY_BYTES: Final = 1184 + 32
 KEK_BYTES: Final = 32
 BLIND_KEY_BYTES: Final = 32
 TOKEN_SECRET_BYTES: Final = 32
+SIGNING_KEY_BYTES: Final = 32  # an Ed25519 seed
 # What sealing adds to a padded plaintext: format byte, encapsulated key (ML-KEM 1088 + X25519 32), GCM tag.
 SEAL_OVERHEAD_BYTES: Final = 1 + 1088 + 32 + 16
 
@@ -67,9 +69,20 @@ class Purpose(StrEnum):
     SITE_COORDINATES = "site.coordinates"
     GATEWAY_NAME = "gateway.name"
     DEVICE_SERIAL = "device.serial"
+    MEMBER_NAME = "member.name"
     QUARANTINE = "quarantine.message"
     OWNER_PRIVATE_KEY = "key.owner_private"
     TOKEN_SECRET = "key.token_secret"  # noqa: S105 - a name, not a secret
+    RECIPIENT_KEY = "key.recipient"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A secret, or a wrapped one, and what it is bound to."""
+
+    value: bytes = field(repr=False)
+    purpose: str
+    owner_key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +102,7 @@ def new_key_pair() -> KeyPair:
     )
 
 
-class _Closed:
+class Closed:
     """An object that holds a secret: its repr names the class only, and it cannot be pickled or copied out."""
 
     __slots__ = ()
@@ -133,7 +146,7 @@ class Sealer:
             raise KeystoreError("a public key is not a valid point") from error
 
 
-class BatchSealer(_Closed):
+class BatchSealer(Closed):
     """Seals many values under one content key, which every result carries sealed. One batch, any thread."""
 
     __slots__ = ("_aead", "_context", "_numbers", "_sealed_key")
@@ -148,11 +161,11 @@ class BatchSealer(_Closed):
         """Seal one value; ``bound`` (such as the row's digest) must be given again to open it. 1185 bytes more."""
         # The content key is random and lives for this batch, so a counter never repeats a nonce.
         nonce = next(self._numbers).to_bytes(_NONCE_BYTES)
-        sealed = self._aead.encrypt(nonce, value, _prefixed(self._context, bound))
+        sealed = self._aead.encrypt(nonce, value, prefixed(self._context, bound))
         return b"".join((_ENVELOPE, self._sealed_key, nonce, sealed))
 
 
-class Opener(_Closed):
+class Opener(Closed):
     """Opens what was sealed to one key pair. Safe from any thread."""
 
     __slots__ = ("_private",)
@@ -185,11 +198,11 @@ class Opener(_Closed):
     def _open_envelope(self, body: bytes, context: bytes, bound: bytes) -> bytes:
         sealed_key, rest = body[:_ENVELOPE_KEY_BYTES], body[_ENVELOPE_KEY_BYTES:]
         content_key = _SUITE.decrypt(sealed_key, self._private, info=context)
-        return AESGCM(content_key).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _prefixed(context, bound))
+        return AESGCM(content_key).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], prefixed(context, bound))
 
 
-class Kek(_Closed):
-    """The key-encryption key in memory: a ports.KeyWrapper. AES-256-GCM under a random nonce per secret.
+class Kek(Closed):
+    """The key-encryption key in memory: a ports.KeyWrapper, and a ports.Keks of one. AES-256-GCM, random nonces.
 
     Random 96-bit nonces bound one key to 2**32 secrets (NIST SP 800-38D, 8.3): a thousand times every owner.
     """
@@ -200,7 +213,7 @@ class Kek(_Closed):
         if len(key) != KEK_BYTES:
             raise KeystoreError(f"the key-encryption key has {KEK_BYTES} bytes, not {len(key)}")
         self._aead = AESGCM(key)
-        self._kek_id = hmac.digest(key, _prefixed(b"telemetry/kek-id/1"), "sha256")[:8]
+        self._kek_id = hmac.digest(key, prefixed(b"telemetry/kek-id/1"), "sha256")[:8]
 
     @property
     def kek_id(self) -> bytes:
@@ -227,11 +240,29 @@ class Kek(_Closed):
             raise _unseal_error() from error
         raise _unseal_error()
 
+    def wrap_all(self, secrets: Sequence[Bound]) -> list[bytes]:
+        """Each of ``secrets``, wrapped."""
+        return [self.wrap(one.value, purpose=one.purpose, owner_key=one.owner_key) for one in secrets]
+
+    def unwrap_all(self, wrapped: Sequence[Bound]) -> list[bytes]:
+        """The secrets again. Raises UnsealError if any does not open."""
+        return [self.unwrap(one.value, purpose=one.purpose, owner_key=one.owner_key) for one in wrapped]
+
+    def named(self, kek_id: bytes) -> Self:
+        """Itself. Raises UnsealError if another key is asked for."""
+        if kek_id != self._kek_id:
+            raise other_kek()
+        return self
+
+    def newest(self) -> Self:
+        """Itself."""
+        return self
+
     def _context(self, purpose: str, owner_key: int) -> bytes:
-        return _prefixed(_context(_WRAPPED, purpose, owner_key), self._kek_id)
+        return wrap_context(purpose, owner_key, self._kek_id)
 
 
-class BlindIndex(_Closed):
+class BlindIndex(Closed):
     """Keyed digests by which a serial or a name is found without being stored. Safe from any thread.
 
     HMAC-SHA-256 over the length-prefixed (version, kind, values), cut to 128 bits. About 2 µs each: cache by
@@ -262,16 +293,29 @@ class BlindIndex(_Closed):
         return int.from_bytes(self._mac(kind, values)[:8]) >> 1
 
     def _mac(self, kind: str, values: tuple[bytes, ...]) -> bytes:
-        return hmac.digest(self._key, _prefixed(b"telemetry/blind/1", kind.encode(), *values), "sha256")
+        return hmac.digest(self._key, prefixed(b"telemetry/blind/1", kind.encode(), *values), "sha256")
 
 
-def _prefixed(*parts: bytes) -> bytes:
+def prefixed(*parts: bytes) -> bytes:
     """Every part after its length: no two different lists of parts give the same bytes."""
     return b"".join(len(part).to_bytes(4) + part for part in parts)
 
 
 def _context(form: bytes, purpose: str, subject_key: int) -> bytes:
-    return _prefixed(b"telemetry/seal/1", form, str(purpose).encode(), subject_key.to_bytes(8, signed=True))
+    return prefixed(b"telemetry/seal/1", form, str(purpose).encode(), subject_key.to_bytes(8, signed=True))
+
+
+def wrap_context(purpose: str, owner_key: int, kek_id: bytes) -> bytes:
+    """What a wrapped secret is bound to."""
+    return prefixed(_context(_WRAPPED, purpose, owner_key), kek_id)
+
+
+def other_kek() -> UnsealError:
+    """The error for what is wrapped under a key-encryption key that is not at hand."""
+    return UnsealError(
+        "the stored keys are wrapped under another key-encryption key than this process holds",
+        remedy="restore that key; if it was rotated, run `telemetry keys rotate kek --resume` and restart this process",
+    )
 
 
 def _unpadded(padded: bytes) -> bytes:

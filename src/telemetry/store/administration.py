@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from telemetry.errors import RegistryError
-from telemetry.model.identity import Enrolment
+from telemetry.model.identity import ChangeKind, Enrolment
 from telemetry.privacy.keys import BlindIndex, Opener, Purpose, Sealer
 from telemetry.store.failures import reported
 from telemetry.store.keyring import KeyRing
@@ -65,6 +65,7 @@ class Administration:
             if await self._connection.fetchval(self._sql["revoke_gateway"], gateway_key) is None:
                 raise RegistryError("the gateway is unknown or revoked already", remedy="`telemetry gateway list`")
             registration.events.append(("gateway.revoke", None, gateway_key, 1))
+            registration.changes.append((ChangeKind.GATEWAY, gateway_key))
 
     async def set_gateway(
         self,
@@ -81,6 +82,7 @@ class Administration:
             if await self._connection.fetchval(self._sql["set_gateway"], *arguments) is None:
                 raise RegistryError("the gateway is unknown", remedy="`telemetry gateway list`")
             registration.events.append(("gateway.set", None, gateway_key, 1))
+            registration.changes.append((ChangeKind.GATEWAY, gateway_key))
 
     async def renew_credential(self, gateway_key: int) -> str:
         """A new credential, in place of one that was lost or has leaked; the broker is told by the caller."""
@@ -156,7 +158,9 @@ class Administration:
 
     @asynccontextmanager
     async def registering(self) -> AsyncIterator[Registration]:
-        """One transaction: what the registration holds at the end is written, with its audit and a new version.
+        """One transaction: what the registration holds at the end is written, with its audit.
+
+        What workers must know (``registration.changes``) gets a new version; the rest does not disturb them.
 
         ``write`` may be called in between to write what has come together so far.
         """
@@ -165,7 +169,8 @@ class Administration:
             async with self._connection.transaction():
                 yield registration
                 await self.write(registration)
-                await self._connection.fetchval(self._sql["bump_version"])
+                if registration.changes:
+                    await self._connection.fetchval(self._sql["bump_version"], *_columns(registration.changes))
 
     async def write(self, registration: Registration) -> None:
         """Write and clear the registration's rows, within the transaction of ``registering``.
@@ -179,6 +184,7 @@ class Administration:
         for name, rows in (
             ("add_owners", registration.owners),
             ("add_sites", registration.sites),
+            ("add_places", registration.places),
             ("add_entries", registration.entries),
         ):
             if rows:

@@ -27,6 +27,7 @@ from telemetry.store.registration import (
 REQUIRED: Final = ("owner", "owner_name", "site", "site_name")
 OPTIONAL: Final = (
     *("owner_email", "region", "site_address", "latitude", "longitude"),
+    *("site_country", "site_region", "site_timezone"),
     *("gateway", "enrolment", "device_limit", "backfill_days"),
 )
 NEW_NAME: Final = "new"  # in column `gateway`: a gateway with a random name
@@ -163,6 +164,7 @@ def _row(line: int, values: Mapping[str, str]) -> ImportRow:
             text.get("site_address", ""),
             _number(text, "latitude", float),
             _number(text, "longitude", float),
+            *(text.get(name, "") for name in ("site_country", "site_region", "site_timezone")),
         ),
         gateway=_gateway(text),
     )

@@ -26,20 +26,24 @@ from telemetry.privacy.keys import (
     KEK_BYTES,
     PRIVATE_KEY_BYTES,
     PUBLIC_KEY_BYTES,
+    SIGNING_KEY_BYTES,
     new_key_pair,
 )
 from telemetry.store.migrate import ROLES
 
 KEK: Final = "kek"
+KEK_NEXT: Final = "kek_next"  # beside it while it is being replaced
 BLIND_INDEX: Final = "blind_index"
 QUARANTINE: Final = "quarantine"  # private half, for messages whose owner is unknown
 QUARANTINE_PUBLIC: Final = "quarantine_public"
+RECEIPT_SIGNING: Final = "receipt_signing"  # an Ed25519 seed; opens nothing
 _PASSWORD: Final = "password-"  # noqa: S105 - a prefix
 _LENGTHS: Final[Mapping[str, int]] = {
     KEK: KEK_BYTES,
     BLIND_INDEX: BLIND_KEY_BYTES,
     QUARANTINE: PRIVATE_KEY_BYTES,
     QUARANTINE_PUBLIC: PUBLIC_KEY_BYTES,
+    RECEIPT_SIGNING: SIGNING_KEY_BYTES,
 }
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _VARIABLE: Final = "TELEMETRY_SECRET_"
@@ -53,6 +57,8 @@ def password_name(role: str) -> str:
 
 
 SECRET_NAMES: Final = (*_LENGTHS, *(password_name(role) for role in ROLES))
+PLAN_SECRETS: Final = frozenset({password_name("telemetry_rights")})
+LABEL_SECRETS: Final = frozenset({password_name("telemetry_rollup")})
 INGEST_SECRETS: Final = frozenset({BLIND_INDEX, QUARANTINE_PUBLIC, password_name("telemetry_ingest")})
 
 
@@ -112,15 +118,37 @@ class FileKeystore:
             self._publish(staged)
 
     def add_passwords(self) -> None:
-        """Make the passwords of roles that came with a newer version. Keys are never made here.
+        """Make the passwords of roles, and the signing key, that came with a newer version. Other keys never.
 
-        A database takes a new password at the next migration; a new key would open nothing.
+        A database takes a new password at the next migration; a new key would open nothing. What was signed under
+        a lost signing key is still verified by whoever holds its public half.
         """
         with self._exclusively():
             for name, value in _generate():
-                if name not in _LENGTHS and not (self._directory / name).exists():
+                if (name not in _LENGTHS or name == RECEIPT_SIGNING) and not (self._directory / name).exists():
                     _write_new(self._directory / name, value)
             _sync_directory(self._directory)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a secret of this name, be it unreadable."""
+        return os.path.lexists(self._directory / name)
+
+    def stage_kek(self) -> None:
+        """Make the key that shall replace the key-encryption key, beside it; one that was staged before stays."""
+        with self._exclusively():
+            if not self.has(KEK_NEXT):
+                making = self._directory / f".{KEK_NEXT}"
+                making.unlink(missing_ok=True)
+                _write_new(making, secrets.token_bytes(KEK_BYTES))
+                making.rename(self._directory / KEK_NEXT)  # whole, or not there
+                _sync_directory(self._directory)
+
+    def adopt_kek(self) -> None:
+        """Put the staged key in the place of the old one, which is gone from then on."""
+        with self._exclusively():
+            if self.has(KEK_NEXT):
+                (self._directory / KEK_NEXT).replace(self._directory / KEK)
+                _sync_directory(self._directory)
 
     def _publish(self, staged: Path) -> None:
         for source in sorted(staged.iterdir()):
@@ -161,7 +189,7 @@ class EnvironmentKeystore:
 
         """
         _check_allowed(name, self._allowed)
-        variable = f"{_VARIABLE}{name.upper().replace('-', '_')}"
+        variable = _variable(name)
         encoded = self._environment.get(variable)
         if not encoded:
             raise KeystoreError(f"${variable} is not set", remedy="set it to the secret in base64")
@@ -171,6 +199,14 @@ class EnvironmentKeystore:
             # Not chained: the cause's text could quote a part of the secret.
             raise KeystoreError(f"${variable} is not base64", remedy="encode it with `base64 -w0`") from None
         return _checked(name, decoded)
+
+    def has(self, name: str) -> bool:
+        """Whether the variable of this secret is set."""
+        return bool(self._environment.get(_variable(name)))
+
+
+def _variable(name: str) -> str:
+    return f"{_VARIABLE}{name.upper().replace('-', '_')}"
 
 
 def open_keystore(data_dir: Path, *, allowed: frozenset[str] | None = None) -> FileKeystore | EnvironmentKeystore:
@@ -210,9 +246,10 @@ def _check_private(path: Path, status: os.stat_result) -> None:
 
 
 def _checked(name: str, value: bytes) -> bytes:
-    if name in _LENGTHS:
-        if len(value) != _LENGTHS[name]:
-            raise KeystoreError(f"the secret {name!r} has not {_LENGTHS[name]} bytes", remedy=_LOST)
+    length = KEK_BYTES if name == KEK_NEXT else _LENGTHS.get(name)
+    if length is not None:
+        if len(value) != length:
+            raise KeystoreError(f"the secret {name!r} has not {length} bytes", remedy=_LOST)
         return value
     text = value.rstrip(b"\r\n")
     if not (16 <= len(text) <= 256 and text.isascii() and text.decode("ascii").isprintable()):

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from telemetry.errors import InputError
-from telemetry.model.identity import DEFAULT_BACKFILL_US, DEFAULT_DEVICE_LIMIT, Enrolment, new_key
+from telemetry.model.identity import DEFAULT_BACKFILL_US, DEFAULT_DEVICE_LIMIT, ChangeKind, Enrolment, new_key
 from telemetry.privacy.keys import TOKEN_SECRET_BYTES, BlindIndex, Purpose, Sealer, new_key_pair
+from telemetry.privacy.location import cell_of
 from telemetry.store.keyring import OwnerSecrets
+from telemetry.store.places import checked_place
 
 MAX_DEVICE_LIMIT: Final = 1_000_000
 MAX_TEXT_LENGTH: Final = 500
@@ -44,12 +46,19 @@ class NewOwner:
 
 @dataclass(frozen=True, slots=True)
 class NewSite:
-    """A home. Name, address and coordinates (degrees, WGS 84) are sealed."""
+    """A home. Name, address and coordinates (degrees, WGS 84) are sealed.
+
+    Kept in clear, to be shown where it is granted: the H3 cell of resolution 7, computed here and never again;
+    country (ISO 3166-1), region (ISO 3166-2), and the time zone (IANA) that the home's own days are counted in.
+    """
 
     name: str = field(repr=False)
     address: str = field(default="", repr=False)
     latitude: float | None = field(default=None, repr=False)
     longitude: float | None = field(default=None, repr=False)
+    country: str = field(default="", repr=False)
+    region: str = field(default="", repr=False)
+    timezone: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         _check_text("the site's name", self.name, required=True)
@@ -59,6 +68,18 @@ class NewSite:
         for what, value, limit in (("latitude", self.latitude, 90), ("longitude", self.longitude, 180)):
             if value is not None and not (math.isfinite(value) and abs(value) <= limit):
                 raise InputError(f"{what} must lie in -{limit} to {limit} degrees")
+        self.place()
+
+    def place(self) -> tuple[int | None, str | None, str | None, str]:
+        """Cell, country, region and time zone, as they are stored.
+
+        Raises:
+            InputError: one of them cannot be, null island included.
+
+        """
+        located = self.latitude is not None and self.longitude is not None
+        cell = cell_of(self.latitude, self.longitude) if located else None  # type: ignore[arg-type]  # both are given
+        return (cell, *checked_place(self.country, self.region, self.timezone))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +125,11 @@ class Registration:
     secrets: list[OwnerSecrets] = field(default_factory=list, repr=False)
     owners: list[tuple[int, str, bytes]] = field(default_factory=list)
     sites: list[tuple[int, int]] = field(default_factory=list)
+    places: list[tuple[int, int | None, str | None, str | None, str]] = field(default_factory=list, repr=False)
     gateways: list[tuple[int, int, bytes, str, int, int]] = field(default_factory=list)
     entries: list[tuple[int, str, int, str, bytes]] = field(default_factory=list)
     events: list[tuple[str, int | None, int | None, int]] = field(default_factory=list)
+    changes: list[tuple[ChangeKind, int]] = field(default_factory=list)  # for workers; stays until the commit
 
     def owner(self, new: NewOwner) -> OwnerRef:
         """Make an owner's key pair and token secret, and seal the owner's name to it."""
@@ -123,6 +146,7 @@ class Registration:
         site_key = new_key()
         place = "" if new.latitude is None else f"{new.latitude!r},{new.longitude!r}"
         self.sites.append((site_key, owner.owner_key))
+        self.places.append((site_key, *new.place()))
         self.events.append(("site.add", owner.owner_key, site_key, 1))
         self._seal(
             owner,
@@ -142,12 +166,14 @@ class Registration:
         blind = self.blind.gateway(name)
         self.gateways.append((gateway_key, site_key, blind, new.enrolment.value, new.device_limit, new.backfill_us))
         self.events.append(("gateway.enrol", owner.owner_key, gateway_key, 1))
+        self.changes.append((ChangeKind.GATEWAY, gateway_key))
         self._seal(owner, gateway_key, [(Purpose.GATEWAY_NAME, name)])
         return IssuedGateway(gateway_key, site_key, name, new_credential())
 
     def clear(self) -> None:
         """Forget the rows, once they are written."""
-        for rows in (self.secrets, self.owners, self.sites, self.gateways, self.entries, self.events):
+        lists = (self.secrets, self.owners, self.sites, self.places, self.gateways, self.entries, self.events)
+        for rows in lists:
             rows.clear()
 
     def _seal(self, owner: OwnerRef, subject_key: int, values: Iterable[tuple[Purpose, str]]) -> None:

@@ -14,9 +14,22 @@ import numpy.typing as npt
 import polars as pl
 
 from telemetry.errors import StoreError
-from telemetry.model.fields import DeviceKind
-from telemetry.model.identity import BLIND_BYTES, DEVICE_SCHEMA, Device, Enrolled, Enrolment, Gateway, NewDevice
-from telemetry.privacy.plan import Plan
+from telemetry.model.batch import Withheld
+from telemetry.model.fields import FIELD_NAMES, DeviceKind
+from telemetry.model.identity import (
+    BLIND_BYTES,
+    DEVICE_SCHEMA,
+    FROM_EVER_US,
+    ChangeKind,
+    Device,
+    Enrolled,
+    Enrolment,
+    Gateway,
+    NewDevice,
+    device_frame,
+)
+from telemetry.ports import RegistryChanges
+from telemetry.privacy.plan import DATA_CLASSES, Plan, PlanClass
 from telemetry.store.connection import Connect
 from telemetry.store.failures import reported
 from telemetry.store.sql import queries
@@ -60,39 +73,88 @@ class PostgresRegistryStore:
 
     async def load(self) -> tuple[Sequence[Gateway], pl.DataFrame, Plan]:
         """All gateways, all devices (DEVICE_SCHEMA) and the current plan, of one snapshot."""
+        async with self._snapshot("loading the registry") as connection:
+            version = await connection.fetchval(self._sql["version"])
+            gateways = await connection.fetch(self._sql["gateways"])
+            devices = await self._devices(connection)
+            classes = await self._classes(connection, 0)
+        return [_gateway(row) for row in gateways], devices, Plan.of(version, classes)
+
+    async def changes(self, plan: Plan) -> RegistryChanges | None:
+        """What is new since ``plan``, of one snapshot; None where that cannot be told and all must be loaded."""
+        async with self._snapshot("reading changes of the registry") as connection:
+            state = await connection.fetchrow(self._sql["state"])
+            if plan.version < state["feed_from"]:
+                return None
+            keys: dict[ChangeKind, list[int]] = {kind: [] for kind in ChangeKind}
+            for row in await connection.fetch(self._sql["changes"], plan.version):
+                keys[ChangeKind(row["kind"])].append(row["key"])
+            if keys[ChangeKind.ALL]:
+                return None
+            sites = await self._sites(connection, keys)
+            wanted = keys[ChangeKind.GATEWAY]
+            gateways = await connection.fetch(self._sql["gateways_of"], wanted, sites)
+            devices = await connection.fetch(self._sql["devices_of"], sites) if sites else ()
+            return RegistryChanges(
+                plan=plan.extended(state["version"], await self._classes(connection, plan.classes)),
+                gateways=[_gateway(row) for row in gateways],
+                devices=device_frame([_device(row) for row in devices]),
+                sites=sites,
+                gone_gateways=sorted(set(wanted) - {row["gateway_key"] for row in gateways}),
+            )
+
+    async def _sites(self, connection: asyncpg.Connection, keys: Mapping[ChangeKind, list[int]]) -> list[int]:
+        """The sites that changed, by themselves or with their owner."""
+        sites = set(keys[ChangeKind.SITE])
+        if owners := keys[ChangeKind.OWNER]:
+            sites |= {row["site_key"] for row in await connection.fetch(self._sql["sites_of"], owners)}
+        return sorted(sites)
+
+    async def _devices(self, connection: asyncpg.Connection) -> pl.DataFrame:
         stream = bytearray()
 
         async def receive(data: bytes) -> None:
             stream.extend(data)
 
-        async with (
-            self._connected("loading the registry") as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            version = await connection.fetchval(self._sql["version"])
-            gateways = await connection.fetch(self._sql["gateways"])
-            await connection.copy_from_query(self._sql["copy_devices"], output=receive, format="binary")
-        return [_gateway(row) for row in gateways], devices_from_copy(stream), Plan.default(version)
+        await connection.copy_from_query(self._sql["copy_devices"], output=receive, format="binary")
+        return devices_from_copy(stream)
+
+    async def _classes(self, connection: asyncpg.Connection, first: int) -> dict[int, PlanClass]:
+        """Plan classes from number ``first`` on; those before never change."""
+        rows = await connection.fetch(self._sql["classes"], first)
+        return {row["plan_class"]: plan_class_of(row) for row in rows}
 
     async def enrol(self, devices: Sequence[NewDevice]) -> Enrolled:
         """Insert devices and their sealed serials; where (site, blind index) exists already, the existing one.
 
         Safe to call by several workers at once, and again after StoreUnavailable.
         """
-        found: list[Device] = []
-        refused = elsewhere = 0
-        for start in range(0, len(devices), _ENROL_AT_ONCE):
-            part = await self._enrol(devices[start : start + _ENROL_AT_ONCE])
-            found.extend(part.devices)
-            refused += part.refused
-            elsewhere += part.elsewhere
-        return Enrolled(found, refused, elsewhere)
+        parts = [
+            await self._enrol(devices[start : start + _ENROL_AT_ONCE])
+            for start in range(0, len(devices), _ENROL_AT_ONCE)
+        ]
+        if len({part.version for part in parts}) > 1:  # the plan changed in between: all of one version, or none
+            return await self.enrol(devices)
+        return Enrolled(
+            devices=[device for part in parts for device in part.devices],
+            refused=sum(part.refused for part in parts),
+            elsewhere=sum(part.elsewhere for part in parts),
+            version=parts[0].version if parts else 0,
+        )
 
     async def owner_public_keys(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]:
         """The public key of each owner, to seal to; owners who are unknown or erased are left out."""
         async with self._connected("reading public keys") as connection:
             rows = await connection.fetch(self._sql["public_keys"], list(owner_keys))
         return {row["owner_key"]: row["public_key"] for row in rows}
+
+    @asynccontextmanager
+    async def _snapshot(self, what: str) -> AsyncIterator[asyncpg.Connection]:
+        async with (
+            self._connected(what) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
 
     @asynccontextmanager
     async def _connected(self, what: str) -> AsyncIterator[asyncpg.Connection]:
@@ -116,13 +178,15 @@ class PostgresRegistryStore:
         async with self._connected("enrolling devices") as connection, connection.transaction():
             # One statement after another: each must see what others committed while the first one waited.
             await connection.execute(self._sql["lock_enrolment"], [one.gateway_key for one in devices])
+            # Whoever changes classes waits for this lock: they cannot be newer than this version when it is read.
+            version = await connection.fetchval(self._sql["version"])
             found = await self._find(connection, wanted)
             absent = [device for place, device in wanted.items() if place not in found]
             if absent:
                 added = await self._insert(connection, absent)
                 elsewhere = await connection.fetchval(self._sql["count_elsewhere"], added)
                 found |= await self._find(connection, {(one.site_key, one.serial_blind) for one in absent})
-        return Enrolled(list(found.values()), refused=len(wanted) - len(found), elsewhere=elsewhere)
+        return Enrolled(list(found.values()), len(wanted) - len(found), elsewhere, version)
 
     async def _find(
         self, connection: asyncpg.Connection, places: Collection[tuple[int, bytes]]
@@ -141,7 +205,7 @@ class PostgresRegistryStore:
             place = (one.gateway_key, one.site_key)
             if left.get(place, 0) > 0:
                 left[place] -= 1
-                plan_class = rooms[place]["device_plan_class"]
+                plan_class = rooms[place]["plan_classes"][one.kind - 1]
                 columns.append(
                     (one.device_key, one.site_key, one.gateway_key, int(one.kind), one.serial_blind, plan_class)
                 )
@@ -199,7 +263,21 @@ def _gateway(row: Mapping[str, Any]) -> Gateway:
         device_limit=row["device_limit"],
         backfill_us=row["backfill_us"],
         revoked=row["revoked"],
+        tenure_from_us=FROM_EVER_US if row["tenure_from_us"] is None else row["tenure_from_us"],
     )
+
+
+def plan_class_of(row: Mapping[str, Any]) -> PlanClass:
+    """A plan class from its row.
+
+    Raises:
+        StoreError: it was compiled for another catalogue.
+
+    """
+    if len(row["keep"]) != len(FIELD_NAMES) or len(row["retention_days"]) != len(DATA_CLASSES):
+        raise StoreError("a plan class was compiled for another catalogue", remedy="`telemetry migrate`")
+    withhold = row["withhold"] and Withheld(row["withhold"])
+    return PlanClass(row["keep"], row["kept_resolution"], tuple(row["retention_days"]), withhold)
 
 
 def _device(row: Mapping[str, Any]) -> Device:

@@ -1,0 +1,177 @@
+"""What devices and sites are called, and where they are: tokens, real serials, places (rules 19, 23 and 24).
+
+A token is a recipient's own and lasts as long as the epoch. Where serials are withheld altogether, a device has no
+token of its own: it is the n-th of its kind at a site, which says nothing once devices come or go
+(docs/decisions/0044-names.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import h3.api.basic_int as h3
+import polars as pl
+
+from telemetry.errors import NotVisible
+from telemetry.model.sharing import PlaceSetting, SerialSetting
+from telemetry.privacy.tokens import OwnerSecret, Tokenizer, TokenKind
+from telemetry.views.query import Query
+from telemetry.views.sight import Place, SeenDevice, Sight
+
+DEVICE_SCHEMA: Final[Mapping[str, pl.DataType]] = {
+    "site": pl.String(),
+    "device": pl.String(),
+    "kind": pl.String(),
+    "serial": pl.String(),  # null where it is not granted
+    "place": pl.String(),  # a country, a region or an H3 cell; null where withheld
+    "latitude": pl.Float64(),
+    "longitude": pl.Float64(),
+}
+
+
+class RecipientKey(Protocol):
+    """A recipient's key in effect (telemetry.store.keyring.RecipientSecret)."""
+
+    version: int
+    secret: bytes
+
+
+class TokenKeys(Protocol):
+    """Where tokens' keys come from (telemetry.store.keyring.KeyRing, as the role of the views)."""
+
+    async def recipient_secret(self, recipient_key: int) -> Any:
+        """The key in effect: a RecipientKey."""
+        ...
+
+    async def token_secrets(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]:
+        """The token secret of each owner that has one."""
+        ...
+
+
+class VaultOpener(Protocol):
+    """Opens what is sealed. Asked only for what is granted; it leaves a trace of its own."""
+
+    async def serials(self, subjects: Sequence[tuple[int, int]]) -> Mapping[int, str]:
+        """Device key → serial, of (owner key, device key) pairs, where one is stored."""
+        ...
+
+    async def coordinates(self, subjects: Sequence[tuple[int, int]]) -> Mapping[int, tuple[float, float]]:
+        """Site key → latitude and longitude (degrees, WGS 84), of (owner key, site key) pairs, where stored."""
+        ...
+
+
+class Names:
+    """Makes names. One event loop; the keys of a recipient are asked for at every view, tokens are remembered."""
+
+    def __init__(self, keys: TokenKeys, opener: VaultOpener | None = None) -> None:
+        self._keys = keys
+        self._opener = opener
+        self._tokenizers: dict[int, tuple[int, Tokenizer]] = {}
+
+    async def of(self, sight: Sight) -> "Named":
+        """The names of all that is seen, in the order of names."""
+        devices = sight.devices
+        if sight.viewer.recipient_key is None:
+            sites = {device.site_key: f"s_{device.site_key % 2**64:016x}" for device in devices}
+            own = [f"d_{device.device_key % 2**64:016x}" for device in devices]
+            return _named(devices, own, sites)
+        tokenizer = await self._tokenizer(sight.viewer.recipient_key)
+        secrets = await self._keys.token_secrets(sorted(sight.epochs)) if sight.epochs else {}
+        owners = {owner: OwnerSecret(sight.epochs[owner], secret) for owner, secret in secrets.items()}
+        # Whose key is destroyed is erased: nothing of theirs has a name any more.
+        known = [device for device in devices if device.owner_key in owners]
+        tokens = tokenizer.tokens(TokenKind.DEVICE, [d.device_key for d in known], [d.owner_key for d in known], owners)
+        of_site = {device.site_key: device.owner_key for device in known}
+        made = tokenizer.tokens(TokenKind.SITE, list(of_site), list(of_site.values()), owners)
+        return _named(known, tokens, dict(zip(of_site, made, strict=True)))
+
+    async def _tokenizer(self, recipient_key: int) -> Tokenizer:
+        current = await self._keys.recipient_secret(recipient_key)
+        version, tokenizer = self._tokenizers.get(recipient_key, (0, None))
+        if tokenizer is None or version != current.version:
+            tokenizer = Tokenizer(current.secret)
+            self._tokenizers[recipient_key] = (current.version, tokenizer)
+        return tokenizer
+
+    async def frame(self, named: "Named", places: Mapping[int, Place]) -> pl.DataFrame:
+        """DEVICE_SCHEMA of these devices, in their order."""
+        real = [(d.owner_key, d.device_key) for d in named.devices if d.view.serial is SerialSetting.REAL]
+        exact = {d.site_key: d.owner_key for d in named.devices if d.place is PlaceSetting.EXACT}
+        serials = await self._opener.serials(real) if self._opener and real else {}
+        pairs = [(owner, site) for site, owner in exact.items()]
+        where = await self._opener.coordinates(pairs) if self._opener and pairs else {}
+        nowhere = (None, None)
+        rows = [
+            (
+                named.sites[device.site_key],
+                name,
+                device.kind.label,
+                serials.get(device.device_key) if device.view.serial is SerialSetting.REAL else None,
+                place_shown(device.place, places.get(device.site_key)),
+                *(where.get(device.site_key, nowhere) if device.place is PlaceSetting.EXACT else nowhere),
+            )
+            for device, name in zip(named.devices, named.names, strict=True)
+        ]
+        return pl.DataFrame(rows, schema=dict(DEVICE_SCHEMA), orient="row")
+
+
+class Named:
+    """Devices with their names (n each), sorted by site and name, and the names of their sites."""
+
+    __slots__ = ("devices", "names", "sites")
+
+    def __init__(self, devices: Sequence[SeenDevice], names: Sequence[str], sites: Mapping[int, str]) -> None:
+        self.devices, self.names, self.sites = devices, names, sites
+
+    def asked(self, query: Query) -> "Named":
+        """Those that the query is about.
+
+        Raises:
+            NotVisible: a site or device asked for is not among them, for whatever reason.
+
+        """
+        sites, devices = query.sites, query.devices
+        if (sites and not sites <= set(self.sites.values())) or (devices and not devices <= set(self.names)):
+            raise NotVisible
+        kept = [
+            index
+            for index, device in enumerate(self.devices)
+            if (sites is None or self.sites[device.site_key] in sites)
+            and (devices is None or self.names[index] in devices)
+        ]
+        return self.part(kept)
+
+    def part(self, kept: Sequence[int]) -> "Named":
+        """Some of them, by position."""
+        return Named([self.devices[i] for i in kept], [self.names[i] for i in kept], self.sites)
+
+
+def _named(devices: Sequence[SeenDevice], tokens: Sequence[str], sites: Mapping[int, str]) -> Named:
+    order = sorted(range(len(devices)), key=lambda i: (sites[devices[i].site_key], tokens[i]))
+    counted: dict[tuple[int, int], int] = {}
+    names = []
+    for index in order:
+        device = devices[index]
+        if device.view.serial is SerialSetting.WITHHELD:
+            place = counted[device.site_key, device.kind] = counted.get((device.site_key, device.kind), 0) + 1
+            names.append(f"{sites[device.site_key]}/{device.kind.label}-{place}")
+        else:
+            names.append(tokens[index])
+    return Named([devices[index] for index in order], names, sites)
+
+
+def place_shown(granted: PlaceSetting, place: Place | None) -> str | None:
+    """A country, a region or a cell as it is granted; None where it is withheld, unknown or not labelled yet.
+
+    A label that was made for a finer grant of another purpose is coarsened to what is granted for this one.
+    """
+    if place is None or granted is PlaceSetting.WITHHELD:
+        return None
+    if granted is PlaceSetting.COUNTRY:
+        return place.country
+    if granted is PlaceSetting.REGION:
+        return place.region
+    cell = granted.cell
+    if cell is None or place.label is None:
+        return None
+    fine = h3.get_resolution(place.label)
+    return str(h3.int_to_str(place.label if fine <= cell else h3.cell_to_parent(place.label, cell)))

@@ -1,0 +1,257 @@
+"""What a recipient is shown: grants, names and data of one snapshot, recorded for the owner before it is returned.
+
+Everything shown is a function of what is granted and of data that is granted: rows are ordered by tokens, times are
+windows' edges, and nothing says how much there is that is not shown (rules 17 to 25).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from telemetry.model.fields import FIELD_NAMES
+from telemetry.model.series import GAP_MAX_US, SITE_GRID, UTC_GRID
+from telemetry.model.sharing import RESOLUTIONS
+from telemetry.privacy.combine import instant_us, not_shared
+from telemetry.store.series import read_hot, read_series
+from telemetry.store.sql import queries
+from telemetry.views.naming import DEVICE_SCHEMA, Named, Names
+from telemetry.views.pool import Pool
+from telemetry.views.query import DayGrid, Query, Way
+from telemetry.views.sight import Place, SeenDevice, Sight, Viewer, look, snapshot
+from telemetry.views.windows import (
+    SHOWN_SCHEMA,
+    Asked,
+    Subject,
+    alignment,
+    lacking,
+    levels_of,
+    longest_us,
+    shown_readings,
+    shown_windows,
+)
+
+_SQL: Final = queries("views")
+_HOUR_US: Final = 3_600_000_000
+_EVER: Final = 2**62
+_GRIDS: Final = {UTC_GRID: DayGrid.UTC.value, SITE_GRID: DayGrid.SITE.value}
+_RANK_NAMES: Final = {resolution.rank: resolution.value for resolution in RESOLUTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One answer.
+
+    ``rows``: site, device, field, resolution, grid, start, end (of the window; of a raw reading its instant), value
+    in catalogue units (a state's mean, a counter's increment, a status' or charge's last value), coverage (none,
+    partial, full; null for raw), lowest, highest. ``devices``: naming.DEVICE_SCHEMA and last_seen, the end of the
+    last window in ``rows``. ``shared``: device, field, resolution served at its finest. ``not_shared``: device,
+    field.
+    """
+
+    rows: pl.DataFrame
+    devices: pl.DataFrame
+    shared: pl.DataFrame
+    not_shared: pl.DataFrame
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing at all is shared."""
+        return self.devices.is_empty()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an answer: of devices in the order of (site, device) those after one and up to another, at most so
+    many; of windows those that start in a span of time.
+    """
+
+    after: tuple[str, str] | None = None
+    through: tuple[str, str] | None = None
+    at_most: int | None = None
+    slice_us: tuple[int, int] | None = None
+
+
+WHOLE: Final = Part()
+
+
+class Views:
+    """Answers queries. One event loop, any number of callers; each read has a connection of its own.
+
+    ``pool``: of the role ``telemetry_views``. ``hot_hours``: how long readings stay whole (rule 7). ``clock``: for
+    tests, in place of the database's.
+    """
+
+    def __init__(
+        self, pool: Pool, names: Names, *, hot_hours: int = 2, clock: Callable[[], datetime] | None = None
+    ) -> None:
+        self._pool = pool
+        self._hot_us = (hot_hours + 1) * _HOUR_US
+        self._names = names
+        self._clock = clock
+
+    async def view(self, recipient_key: int, query: Query, *, way: Way = Way.VIEW) -> View:
+        """What is shown to a recipient.
+
+        Raises:
+            NotVisible: a site or device asked for does not exist or is not shared.
+            StoreUnavailable: try again.
+
+        """
+        return (await self.read(Viewer(recipient_key, query.purpose), query, way=way))[0]
+
+    async def own(self, owner_key: int, query: Query) -> View:
+        """What the owner is shown: everything of the own tenure at the kept resolution (rule 25)."""
+        return (await self.read(Viewer(owner_key=owner_key), query))[0]
+
+    async def read(
+        self, viewer: Viewer, query: Query, *, way: Way = Way.VIEW, part: Part = WHOLE
+    ) -> tuple[View, Named]:
+        """One part of an answer from one snapshot, and the devices it is about."""
+        async with self._pool.connection() as connection, snapshot(connection, viewer) as database_now:
+            now = self._clock() if self._clock else database_now
+            sight = await look(connection, viewer, now)
+            named = _part((await self._names.of(sight)).asked(query), part)
+            view = await self._answer(connection, sight, named, query, part)
+            await _record(connection, viewer, named, query, way)
+        return view, named
+
+    async def _answer(self, connection: Any, sight: Sight, named: Named, query: Query, part: Part) -> View:
+        ask = Asked(query.resolution, query.range_us, part.slice_us or query.range_us, instant_us(sight.now))
+        fields = [name for name in FIELD_NAMES if query.fields is None or name in query.fields]
+        subjects = [_subject(device, sight.places, query, fields) for device in named.devices]
+        frames = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
+        if subjects:
+            frames += await _read_windows(connection, subjects, ask, self._hot_us)
+        devices = await self._names.frame(named, sight.places)
+        rows = _named_rows(pl.concat(frames), named, query.timezone)
+        return View(rows, _with_last_seen(devices, rows), _shared(subjects, named), _withheld(named, fields))
+
+
+def _part(named: Named, part: Part) -> Named:
+    if part.after is None and part.through is None and part.at_most is None:
+        return named
+    keys = [(named.sites[device.site_key], name) for device, name in zip(named.devices, named.names, strict=True)]
+    kept = [
+        index
+        for index, key in enumerate(keys)
+        if (part.after is None or key > part.after) and (part.through is None or key <= part.through)
+    ]
+    return named.part(kept[: part.at_most])
+
+
+def _subject(device: SeenDevice, places: Mapping[int, Place], query: Query, fields: Sequence[str]) -> Subject:
+    zone = places[device.site_key].timezone if device.site_key in places else "UTC"
+    grid = {None: None, DayGrid.UTC: UTC_GRID, DayGrid.SITE: SITE_GRID}[query.grid]
+    tenure = device.tenure
+    served = levels_of(
+        device.view, fields, query.resolution, grid=grid, day_grid=device.day_grid, align_min=alignment(zone)
+    )
+    return Subject(
+        device.device_key,
+        zone,
+        -_EVER if tenure.from_us is None else tenure.from_us,
+        _EVER if tenure.until_us is None else tenure.until_us,
+        served,
+    )
+
+
+async def _read_windows(connection: Any, subjects: Sequence[Subject], ask: Asked, hot_us: int) -> list[pl.DataFrame]:
+    served = [subject for subject in subjects if subject.levels]
+    if not served:
+        return []
+    devices = [subject.device_key for subject in served]
+    names = sorted({name for subject in served for name in subject.levels})
+    since = max(ask.range_us[0], ask.slice_us[0])
+    until = min(ask.range_us[1], ask.now_us, ask.slice_us[1] + longest_us(served))
+    series = await read_series(
+        connection, devices=devices, fields=names, from_us=since, to_us=until, effective_us=ask.now_us
+    )
+    fresh_from = max(since, ask.now_us - hot_us)
+    missing = lacking(served, series, fresh_from) if until > fresh_from else {}
+    readings = pl.DataFrame(schema={"ts": pl.Int64, "device_key": pl.Int64})
+    if missing:
+        wanted = [name for name in FIELD_NAMES if any(name in some for some in missing.values())]
+        readings = await read_hot(connection, list(missing), wanted, fresh_from - GAP_MAX_US, until + GAP_MAX_US)
+    return [shown_windows(served, ask, series, readings), shown_readings(served, ask, readings)]
+
+
+def _named_rows(shown: pl.DataFrame, named: Named, timezone: str) -> pl.DataFrame:
+    names = pl.DataFrame(
+        {
+            "device_key": [device.device_key for device in named.devices],
+            "site": [named.sites[device.site_key] for device in named.devices],
+            "device": list(named.names),
+        },
+        schema={"device_key": pl.Int64, "site": pl.String, "device": pl.String},
+    )
+    rows = shown.join(names, on="device_key").sort("site", "device", "field", "start", "resolution")
+    return rows.select(
+        "site",
+        "device",
+        pl.col("field").replace_strict(dict(enumerate(FIELD_NAMES)), return_dtype=pl.String),
+        pl.col("resolution").replace_strict(_RANK_NAMES, return_dtype=pl.String),
+        pl.col("grid").replace_strict(_GRIDS, return_dtype=pl.String),
+        *(_instant(pl.col(name), timezone) for name in ("start", "end")),
+        "value",
+        "coverage",
+        "lowest",
+        "highest",
+    )
+
+
+def _instant(us: pl.Expr, timezone: str) -> pl.Expr:
+    return us.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
+
+
+def _with_last_seen(devices: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    last = rows.group_by("device").agg(pl.col("end").max().alias("last_seen"))
+    return devices.join(last, on="device", how="left", maintain_order="left").select(*DEVICE_SCHEMA, "last_seen")
+
+
+def _shared(subjects: Sequence[Subject], named: Named) -> pl.DataFrame:
+    rows = [
+        (name, field, RESOLUTIONS[served[0].rank].value)
+        for subject, name in zip(subjects, named.names, strict=True)
+        for field, served in subject.levels.items()
+    ]
+    schema = {"device": pl.String, "field": pl.String, "resolution": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _withheld(named: Named, fields: Sequence[str]) -> pl.DataFrame:
+    wanted = set(fields)
+    rows = [
+        (name, field.name)
+        for device, name in zip(named.devices, named.names, strict=True)
+        for field in not_shared(device.kind, device.view)
+        if field.name in wanted
+    ]
+    return pl.DataFrame(rows, schema={"device": pl.String, "field": pl.String}, orient="row")
+
+
+async def _record(connection: Any, viewer: Viewer, named: Named, query: Query, way: Way) -> None:
+    """Who looked at what, for each owner concerned; an owner's own look is not recorded."""
+    if viewer.recipient_key is None or viewer.purpose is None:
+        return
+    fields: dict[int, set[str]] = {}
+    for device in named.devices:
+        names = fields.setdefault(device.owner_key, set())
+        names |= {name for name in device.view.fields if query.fields is None or name in query.fields}
+    by_fields: dict[tuple[str, ...], list[int]] = {}
+    for owner, names in sorted(fields.items()):
+        by_fields.setdefault(tuple(sorted(names)), []).append(owner)
+    for together, owners in by_fields.items():
+        await connection.execute(
+            _SQL["record"],
+            viewer.recipient_key,
+            owners,
+            viewer.purpose.value,
+            way.value,
+            list(together),
+            query.resolution.rank,
+            query.since,
+            query.until,
+        )

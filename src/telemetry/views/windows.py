@@ -1,0 +1,305 @@
+"""Which windows are shown, and as what: rules 11, 16 to 21 over whole frames. No I/O.
+
+``tests/support/scalar_view.py`` says the same in plain loops.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+from typing import Final
+
+import polars as pl
+
+from telemetry.model.fields import CATALOGUE, FIELD_INDEX, FIELD_NAMES
+from telemetry.model.series import AGGREGATES, SERIES_SCHEMA, SITE_GRID, UTC_GRID, Aggregate
+from telemetry.model.sharing import RESOLUTIONS, Resolution
+from telemetry.privacy.combine import KindView, Level, guard_of, levels, newest_visible_us
+from telemetry.privacy.resolution import UTC_ZONE, coarsen, last_boundary, latest_effective, ticks, window_ends
+from telemetry.privacy.rollup import rollup
+
+# Of a window, before names take the place of keys.
+SHOWN_SCHEMA: Final[Mapping[str, pl.DataType]] = {
+    "device_key": pl.Int64(),
+    "field": pl.UInt8(),
+    "resolution": pl.UInt8(),
+    "grid": pl.UInt8(),
+    "start": pl.Int64(),
+    "end": pl.Int64(),
+    "value": pl.Float64(),
+    "coverage": pl.String(),
+    "lowest": pl.Float64(),
+    "highest": pl.Float64(),
+}
+SHOWN_TYPES: Final = pl.Schema(SHOWN_SCHEMA)
+_INVERSE: Final = [round(1 / field.step) for field in CATALOGUE]
+_INTEGRALS: Final = [index for index, kind in enumerate(AGGREGATES) if kind is Aggregate.INTEGRAL]
+_BEFORE: Final = {index: guard_of(index)[0] for index in range(len(CATALOGUE))}
+_AFTER: Final = {index: guard_of(index)[1] for index in range(len(CATALOGUE))}
+_NEVER: Final = 2**62
+# From 2000 to 2040: a zone's alignment must not depend on what is asked.
+_ERA_US: Final = (946_684_800_000_000, 2_208_988_800_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One device as the windows see it. ``zone``: of the site's own days. ``levels``: by field, finest first."""
+
+    device_key: int
+    zone: str
+    tenure_from: int
+    tenure_until: int
+    levels: Mapping[str, tuple[Level, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What part of the answer is wanted: windows that lie in ``range_us`` and start in ``slice_us``, as of ``now``."""
+
+    resolution: Resolution
+    range_us: tuple[int, int]
+    slice_us: tuple[int, int]
+    now_us: int
+
+
+@lru_cache(maxsize=1024)
+def alignment(zone: str) -> int:
+    """The greatest number of minutes, 60 at most, that divides the beginning of every day of the zone."""
+    edges = ticks(Resolution.P1D, SITE_GRID, zone, *_ERA_US).edges
+    if edges is None or (edges % 60_000_000).any():
+        return 1
+    return gcd(60, *(edges // 60_000_000 % 60).tolist())
+
+
+def levels_of(
+    view: KindView, fields: Iterable[str], asked: Resolution, *, grid: int | None, day_grid: int, align_min: int
+) -> dict[str, tuple[Level, ...]]:
+    """The levels of each field that has any, at every resolution that windows may be kept at."""
+    found = {}
+    for name in fields:
+        some = levels(
+            view.fields.get(name, ()),
+            asked,
+            grid=grid,
+            day_grid=day_grid,
+            align_min=align_min,
+            kept=range(Resolution.PT1M.rank, len(RESOLUTIONS)),
+        )
+        if some:
+            found[name] = some
+    return found
+
+
+def shown_windows(subjects: Sequence[Subject], asked: Asked, series: pl.DataFrame, hot: pl.DataFrame) -> pl.DataFrame:
+    """SHOWN_SCHEMA: windows of ``series`` (SERIES_SCHEMA, all versions), and of ``hot`` readings where it has none.
+
+    ``hot``: readings of (device, field) that are not kept as fine as they are granted, or not rolled up yet; read
+    from ``gap_max`` before the range on.
+    """
+    done = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
+    stored = set(series["resolution"].unique())
+    for (rank, grid, zone), group in _groups(subjects, stored).items():
+        windows = _windows(group, (rank, grid, zone), asked, series, hot)
+        done.append(_shown(windows, _rules(group, rank, grid), group, asked))
+    return pl.concat(done)
+
+
+def _groups(subjects: Iterable[Subject], stored: set[int]) -> dict[tuple[int, int, str], list[Subject]]:
+    """Who is served at a rank, on a grid of a zone; without ranks of which nothing new could come."""
+    groups: dict[tuple[int, int, str], list[Subject]] = {}
+    for subject in subjects:
+        served = {
+            (level.rank, level.grid)
+            for found in subject.levels.values()
+            for level in found
+            if level.rank and (level.rank in stored or level.finer != level.allowed)
+        }
+        for rank, grid in sorted(served):
+            zone = subject.zone if grid == SITE_GRID else UTC_ZONE
+            groups.setdefault((rank, grid, zone), []).append(subject)
+    return groups
+
+
+def _rules(subjects: Sequence[Subject], rank: int, grid: int) -> pl.DataFrame:
+    """One row an interval: device_key, field, what ('allowed', 'finer' or 'extremes'), from, to; sorted by from."""
+    rows: list[tuple[int, int, str, int, int]] = []
+    for subject in subjects:
+        for name, found in subject.levels.items():
+            for level in found:
+                if (level.rank, level.grid) == (rank, grid):
+                    about = subject.device_key, FIELD_INDEX[name]
+                    rows += [(*about, "allowed", *each) for each in level.allowed]
+                    rows += [(*about, "finer", *each) for each in level.finer]
+                    rows += [(*about, "extremes", *each) for each in level.extremes]
+    schema = {"device_key": pl.Int64, "field": pl.UInt8, "what": pl.String, "from": pl.Int64, "to": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row").sort("from")
+
+
+def _windows(
+    subjects: Sequence[Subject], where: tuple[int, int, str], asked: Asked, series: pl.DataFrame, hot: pl.DataFrame
+) -> pl.DataFrame:
+    """Windows at one (rank, grid, zone) that are over: SERIES_SCHEMA, ``window_end``, ``kept`` (not made of finer)."""
+    rank, grid, zone = where
+    resolution, key = RESOLUTIONS[rank], ["device_key", "field", "window_start"]
+    devices = [subject.device_key for subject in subjects]
+    cutoff = last_boundary(newest_visible_us(asked.now_us), resolution, grid, zone)
+    rows = latest_effective(series.filter(pl.col("device_key").is_in(devices)), cutoff)
+    whole = coarsen(rows, resolution, grid, dict.fromkeys(devices, zone))
+    kept = rows.filter((pl.col("resolution") == rank) & (pl.col("grid") == grid)).select(key)
+    if hot.height and rank < Resolution.P1D.rank:
+        fresh = rollup(hot.filter(pl.col("device_key").is_in(devices)), resolution).select(*SERIES_SCHEMA)
+        whole = pl.concat([whole, fresh.filter(pl.col("covered_ms") > 0).join(whole, on=key, how="anti")])
+    ends = window_ends(whole["window_start"].to_numpy(), resolution, grid, zone)
+    start, end = pl.col("window_start"), pl.col("window_end")
+    since, until = max(asked.range_us[0], asked.slice_us[0]), min(asked.range_us[1], cutoff)
+    return (
+        whole.with_columns(window_end=pl.Series(ends, dtype=pl.Int64))
+        .filter((start >= since) & (start < asked.slice_us[1]) & (end <= until))
+        .join(kept.with_columns(kept=pl.lit(value=True)), on=key, how="left")
+        .with_columns(pl.col("kept").fill_null(value=False))
+    )
+
+
+def _shown(windows: pl.DataFrame, rules: pl.DataFrame, subjects: Sequence[Subject], asked: Asked) -> pl.DataFrame:
+    edges = pl.DataFrame(
+        {
+            "device_key": [subject.device_key for subject in subjects],
+            "tenure_from": [subject.tenure_from for subject in subjects],
+            "tenure_until": [subject.tenure_until for subject in subjects],
+        },
+        schema={"device_key": pl.Int64, "tenure_from": pl.Int64, "tenure_until": pl.Int64},
+    )
+    field, now = pl.col("field"), pl.lit(asked.now_us)
+    guarded = (
+        windows.join(edges, on="device_key")
+        .with_columns(
+            _start=pl.max_horizontal(
+                pl.col("window_start") - field.replace_strict(_BEFORE, return_dtype=pl.Int64), "tenure_from"
+            ),
+            _end=pl.min_horizontal(
+                pl.col("window_end") + field.replace_strict(_AFTER, return_dtype=pl.Int64), now, "tenure_until"
+            ),
+        )
+        .filter(pl.col("_start") < pl.col("_end"))
+        .sort("_start")
+    )
+    for what in ("allowed", "finer", "extremes"):
+        some = rules.filter(pl.col("what") == what).select("device_key", "field", "from", "to")
+        guarded = (
+            guarded.join_asof(
+                some,
+                left_on="_start",
+                right_on="from",
+                by=["device_key", "field"],
+                strategy="backward",
+                check_sortedness=False,
+            )
+            .with_columns((pl.col("to") >= pl.col("_end")).fill_null(value=False).alias(what))
+            .drop("from", "to", strict=False)
+        )
+    shown = guarded.filter(pl.col("allowed") & (~pl.col("finer") | pl.col("kept")))
+    return _valued(shown)
+
+
+def _valued(windows: pl.DataFrame) -> pl.DataFrame:
+    """Integers in catalogue units (rule 11). The instant of a last value is not shown: its window is (rule 21)."""
+    field = pl.col("field")
+    inverse = field.replace_strict(dict(enumerate(_INVERSE)), return_dtype=pl.Float64)
+    covered, length = pl.col("covered_ms") * 1000, pl.col("window_end") - pl.col("window_start")
+    mean = pl.col("amount") / (pl.col("covered_ms") * inverse)
+    lowest, highest = (
+        pl.when(pl.col("extremes")).then(pl.col(name) / inverse).alias(name) for name in ("lowest", "highest")
+    )
+    return windows.select(
+        "device_key",
+        "field",
+        "resolution",
+        "grid",
+        pl.col("window_start").alias("start"),
+        pl.col("window_end").alias("end"),
+        pl.when(field.is_in(_INTEGRALS)).then(mean).otherwise(pl.col("amount") / inverse).alias("value"),
+        pl.when(covered >= length)
+        .then(pl.lit("full"))
+        .when(covered > 0)
+        .then(pl.lit("partial"))
+        .otherwise(pl.lit("none"))
+        .alias("coverage"),
+        lowest,
+        highest,
+    ).cast(SHOWN_TYPES)
+
+
+def shown_readings(subjects: Sequence[Subject], asked: Asked, readings: pl.DataFrame) -> pl.DataFrame:
+    """SHOWN_SCHEMA: readings as they are, of fields granted raw; ``end`` is the reading's instant as well."""
+    rules = _rules(subjects, Resolution.RAW.rank, UTC_GRID).filter(pl.col("what") == "allowed")
+    names = [name for name in FIELD_NAMES if name in readings.columns]
+    if rules.is_empty() or readings.is_empty() or not names:
+        return pl.DataFrame(schema=dict(SHOWN_SCHEMA))
+    since, until = max(asked.range_us[0], asked.slice_us[0]), min(asked.range_us[1], asked.slice_us[1])
+    long = (
+        readings.filter((pl.col("ts") >= since) & (pl.col("ts") < until))
+        .select("device_key", "ts", *(pl.col(name).cast(pl.Float64) for name in names))
+        .unpivot(names, index=["device_key", "ts"], variable_name="field")
+        .filter(pl.col("value").is_not_null())
+        .with_columns(pl.col("field").replace_strict(dict(FIELD_INDEX), return_dtype=pl.UInt8))
+        .sort("ts")
+    )
+    visible = long.join_asof(
+        rules.select("device_key", "field", "from", "to"),
+        left_on="ts",
+        right_on="from",
+        by=["device_key", "field"],
+        strategy="backward",
+        check_sortedness=False,
+    ).filter(pl.col("ts") < pl.col("to"))
+    edges = {subject.device_key: (subject.tenure_from, subject.tenure_until) for subject in subjects}
+    early, late = (
+        pl.col("device_key").replace_strict({k: v[i] for k, v in edges.items()}, return_dtype=pl.Int64) for i in (0, 1)
+    )
+    nothing = [
+        pl.lit(None, pl.String).alias("coverage"),
+        *(pl.lit(None, pl.Float64).alias(n) for n in ("lowest", "highest")),
+    ]
+    return (
+        visible.filter((pl.col("ts") >= early) & (pl.col("ts") < late))
+        .with_columns(
+            pl.lit(0, pl.UInt8).alias("resolution"),
+            pl.lit(UTC_GRID, pl.UInt8).alias("grid"),
+            *nothing,
+            start="ts",
+            end="ts",
+        )
+        .select(*SHOWN_SCHEMA)
+        .cast(SHOWN_TYPES)
+    )
+
+
+def longest_us(subjects: Iterable[Subject]) -> int:
+    """At least the length of the longest window that is put together from finer ones."""
+    ranks = {
+        level.rank
+        for subject in subjects
+        for found in subject.levels.values()
+        for level in found
+        if level.finer != level.allowed
+    }
+    longest = RESOLUTIONS[max(ranks, default=0)]
+    return {Resolution.P1M: 32 * 24, Resolution.P1D: 26}.get(longest, 1) * 3_600_000_000
+
+
+def lacking(subjects: Sequence[Subject], series: pl.DataFrame, since_us: int) -> dict[int, set[str]]:
+    """Fields by device that are granted finer than a day and of which no window that fine is kept since then."""
+    recent = (
+        series.filter(pl.col("window_start") >= since_us)
+        .group_by("device_key", "field")
+        .agg(pl.col("resolution").min())
+    )
+    kept = {(device, field): rank for device, field, rank in recent.iter_rows()}
+    found: dict[int, set[str]] = {}
+    for subject in subjects:
+        for name, some in subject.levels.items():
+            rank = some[0].rank
+            kept_rank = kept.get((subject.device_key, FIELD_INDEX[name]), _NEVER)
+            if rank == Resolution.RAW.rank or (rank < Resolution.P1D.rank and kept_rank > rank):
+                found.setdefault(subject.device_key, set()).add(name)
+    return found

@@ -9,10 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from telemetry.errors import ConfigurationError
+from telemetry.model.fields import DataClass
 
 
 class _Section(BaseModel):
@@ -73,6 +74,25 @@ class RetentionConfig(_Section):
     """How long rows stay."""
 
     hot_hours: int = Field(2, ge=1, le=48, description="readings at the gateway's resolution, plus one partition")
+    series_days: int = Field(3660, ge=1, le=3660, description="windows of the series, where no owner wants less")
+    series_class_days: tuple[str, ...] = Field(
+        (), description='fewer for single classes of data, as in ["alert=90", "network=30"]'
+    )
+
+    @field_validator("series_class_days")
+    @classmethod
+    def _known_classes(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            name, _, days = entry.partition("=")
+            if name not in set(DataClass) or not days.isdecimal() or int(days) < 1:
+                raise ValueError("each is a class of data and a number of days, as in alert=90")
+        return entries
+
+    @property
+    def days_by_class(self) -> dict[DataClass, int]:
+        """``series_class_days``, never more than ``series_days``."""
+        pairs = (entry.partition("=") for entry in self.series_class_days)
+        return {DataClass(name): min(int(days), self.series_days) for name, _, days in pairs}
 
 
 class KeysConfig(_Section):
@@ -111,6 +131,9 @@ class Config(BaseSettings):
     embedded: bool = Field(True, description="start PostgreSQL and a broker of our own; false in production")
     broker_kind: Literal["auto", "mosquitto", "rumqttd"] = Field(
         "auto", description="embedded broker: mosquitto where it is installed, else rumqttd"
+    )
+    jobs: bool = Field(
+        True, description="compile plans, label places, roll up and expire in this process; false where commands do"
     )
     broker: BrokerConfig = Field(default_factory=BrokerConfig, description="where messages come from")
     database: DatabaseConfig = Field(default_factory=DatabaseConfig, description="where rows go")

@@ -14,7 +14,7 @@ from typing import Any, Final
 from telemetry.app import SystemClock
 from telemetry.config import Config
 from telemetry.errors import KeystoreError
-from telemetry.maintenance.jobs import ROLLUP, Maintenance, rollup_connector
+from telemetry.maintenance.jobs import Maintenance, rollup_connector
 from telemetry.maintenance.labels import LabelKeeper
 from telemetry.maintenance.replan import PlanKeeper
 from telemetry.observe import Observer, events

@@ -212,13 +212,11 @@ class TestVersions:
         owner, recipient = await parties(world)
         first = await world.sharing.set_grant(owner, recipient, terms())
         await world.sharing.withdraw(owner, grant_key=first.grant_key)
-        ending = await world.sharing.set_grant(
-            owner, recipient, terms(until=datetime.now(UTC) + timedelta(milliseconds=200))
-        )
+        ending = await world.sharing.set_grant(owner, recipient, terms(until=datetime.now(UTC) + DAY))
+        await world.let_end(ending.grant_key)
         await world.policy("short-1")
         old = await world.sharing.set_grant(owner, recipient, terms(), policy="short-1")
-        await world.policy("short-1", datetime.now(UTC))
-        await asyncio.sleep(0.3)
+        await world.policy("short-1", datetime.now(UTC) - HOUR)
         for grant in (first, ending, old):
             with pytest.raises(PartyUnknown, match=r"withdrawn|ended"):
                 await world.sharing.set_grant(owner, recipient, terms(), grant_key=grant.grant_key)
@@ -278,8 +276,8 @@ class TestEpochs:
 
     async def test_an_ended_grant_and_one_under_an_expired_policy_are_not_in_force(self, world):
         owner, recipient = await parties(world)
-        await world.sharing.set_grant(owner, recipient, terms(until=datetime.now(UTC) + timedelta(milliseconds=50)))
-        await asyncio.sleep(0.1)
+        ended = await world.sharing.set_grant(owner, recipient, terms(until=datetime.now(UTC) + DAY))
+        await world.let_end(ended.grant_key)
         await world.policy("brief-1")
         assert (await world.sharing.set_grant(owner, recipient, terms(), policy="brief-1")).epoch == 2
         await world.policy("brief-1", datetime.now(UTC) - HOUR)

@@ -72,6 +72,11 @@ async def test_the_history_tells_of_every_moment_what_counted_then(world, seed):
     owner, recipients = (await world.home()).owner_key, [await world.recipient() for _ in range(2)]
     for policy in POLICIES:
         await world.policy(policy)
+    bystander = (await world.home()).owner_key  # whose denials are nobody else's
+    async with world.sharing.settling() as settlement:
+        await settlement.restrict(bystander)
+        for purpose in PURPOSES:
+            await settlement.make_objection(bystander, purpose)
     moments, several = [], 0
     for _ in range(36):
         try:

@@ -42,6 +42,15 @@ class SharingWorld:
     async def value(self, statement: str, *arguments: object) -> Any:
         return await self.admin.fetchval(statement, *arguments)
 
+    async def let_end(self, grant_key: int) -> None:
+        """As if the grant had been made two days ago for one."""
+        for table in ("grant_version", "active_grant"):
+            await self.admin.execute(
+                f"UPDATE consent.{table} SET start = now() - interval '2 days', until = now() - interval '1 day'"
+                " WHERE grant_key = $1",
+                grant_key,
+            )
+
     async def policy(self, name: str, expires_at: datetime | None = None) -> None:
         await self.admin.execute(
             "INSERT INTO consent.policy (policy, effective_from, expires_at) VALUES ($1, '2020-01-01', $2)"

@@ -75,6 +75,46 @@ async def test_a_device_enrols_under_the_class_of_its_kind(world: PlanWorld):
     assert all(kept == set() for kept in kinds.values())
 
 
+async def test_devices_that_are_there_are_moved_by_kind(world: PlanWorld):
+    home, recipient = await world.registry.home(), await world.recipient()
+    devices = {kind: await world.device(home, kind=kind) for kind in DeviceKind}
+    await world.sharing.set_keeping(home.owner_key, NOTHING)
+    await world.sharing.set_grant(home.owner_key, recipient, terms(kinds=[DeviceKind.METER]))
+    kept = {kind: await world.kept(device) for kind, device in devices.items()}
+    assert kept.pop(DeviceKind.METER) == PRODUCTION
+    assert all(each == set() for each in kept.values())
+
+
+async def test_what_stands_against_a_grant_in_the_database_keeps_nothing(world: PlanWorld):
+    home, recipient = await world.registry.home(), await world.recipient()
+    device = await world.device(home)
+    await world.sharing.set_keeping(home.owner_key, NOTHING)
+    await world.sharing.set_grant(home.owner_key, recipient, terms())
+    seen = [len(await world.kept(device))]
+    statements = [
+        "INSERT INTO consent.objection (owner_key, purpose) VALUES ($1, 'maintenance')",
+        "UPDATE consent.objection SET withdrawn_at = now() WHERE owner_key = $1",
+        (
+            "UPDATE consent.recipient SET closed_at = now() WHERE recipient_key IN"
+            " (SELECT recipient_key FROM consent.active_grant WHERE owner_key = $1)"
+        ),
+    ]
+    for statement in statements:
+        await world.admin.execute(statement, home.owner_key)
+        await recompile(world.rights, [home.owner_key])
+        seen.append(len(await world.kept(device)))
+    assert seen == [len(PRODUCTION), 0, len(PRODUCTION), 0]
+
+
+async def test_a_gateway_that_was_revoked_is_followed_by_increments(world: PlanWorld):
+    home = await world.registry.home()
+    worker = await world.worker()
+    await world.registry.administration.revoke_gateway(home.gateway_key)
+    await worker.reload(await world.version())
+    assert worker.registry._gateways.revoked[worker.registry._gateways._by_key[home.gateway_key]]
+    await worker.store.close()
+
+
 async def test_a_site_added_later_starts_under_what_was_settled(world: PlanWorld):
     home = await world.registry.home()
     await world.sharing.set_keeping(home.owner_key, NOTHING)

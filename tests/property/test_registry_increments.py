@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telemetry.model.fields import FIELD_NAMES, DataClass, DeviceKind
-from telemetry.model.identity import Enrolment, device_frame, new_key
+from telemetry.model.identity import DEVICE_SCHEMA, Enrolment, device_frame, new_key
 from telemetry.model.sharing import Keeping
 from telemetry.privacy.binding import Registry
 from telemetry.store.registration import NewGateway, NewSite
@@ -250,19 +250,40 @@ def test_a_change_that_nobody_described_makes_workers_load_everything(running: R
     running.runner.run(follow())
 
 
-def test_what_is_whole_forgets_what_is_absent(running: Running) -> None:
-    """A full load too: a device that is gone from the database is gone from the worker."""
+@pytest.mark.parametrize("told", ["site", "owner", "nothing"])
+@pytest.mark.parametrize("what", ["device deleted", "serial replaced", "gateway deleted"])
+def test_what_is_gone_from_the_database_is_gone_from_the_worker(running: Running, told: str, what: str) -> None:
+    """By increments, where the site, the owner or the gateway is told, and by loading everything, where nothing is."""
 
     async def follow() -> None:
         world = running.world
         home = await world.registry.home()
-        device = await world.device(home)
+        serial = random_serial()
+        device = await world.device(home, serial)
+        spare = (await world.registry.administration.enrol_gateway(home.site_key, NewGateway())).gateway_key
         worker = await world.worker()
-        await world.admin.execute("DELETE FROM consent.device WHERE device_key = $1", device)
-        await world.admin.execute("SELECT consent.bump_version()")
+        statement, *arguments = {
+            "device deleted": ("DELETE FROM consent.device WHERE device_key = $1", device),
+            "serial replaced": (
+                "UPDATE consent.device SET serial_blind = $2 WHERE device_key = $1",
+                device,
+                world.registry.blind.serial(random_serial()),
+            ),
+            "gateway deleted": ("DELETE FROM consent.gateway WHERE gateway_key = $1", spare),
+        }[what]
+        await world.admin.execute(statement, *arguments)
+        kind, key = {"site": ("site", home.site_key), "owner": ("owner", home.owner_key), "nothing": ("all", 0)}[told]
+        kinds, keys = [kind], [key]
+        if what == "gateway deleted" and told != "nothing":
+            kinds, keys = ["gateway"], [spare]
+        await world.admin.execute("SELECT consent.bump_version($1, $2)", kinds, keys)
         await worker.reload(await world.version())
-        assert (home.site_key, device) not in known_devices(worker.registry)
-        assert isinstance((await worker.store.load())[1], pl.DataFrame)
+        old = pl.DataFrame(
+            {"site_key": [home.site_key], "serial_blind": [list(world.registry.blind.serial(serial))]},
+            schema={"site_key": pl.Int64, "serial_blind": DEVICE_SCHEMA["serial_blind"]},
+        )
+        assert findable(worker.registry, old).tolist() == ([device] if what == "gateway deleted" else [0])
+        assert (spare in known_gateways(worker.registry)) == (what != "gateway deleted")
         await worker.store.close()
 
     running.runner.run(follow())

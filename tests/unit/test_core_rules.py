@@ -164,6 +164,15 @@ def test_a_reading_from_before_the_sites_tenure_is_withheld_as_other_tenure() ->
     assert result.rejections == ()
 
 
+def test_an_other_tenure_is_seen_in_a_batch_with_nothing_else_wrong() -> None:
+    came = gateway(6, tenure_from_us=NOW_US)
+    registry = Registry(CountingBlind(), [came], device_frame([device("INV00000042", came, 4206)]), Plan.default(7))
+    rows = [{"serial": "INV00000042", "ts": NOW_US - offset, "ac_power_w": 1.0} for offset in (1, 0)]
+    result = run(registry, decoded(rows), ["gw-6"])
+    assert result.rows["ts"].to_list() == [NOW_US]
+    assert result.withheld_rows == {Withheld.OTHER_TENURE: 1}
+
+
 def test_the_messages_of_a_revoked_gateway_are_its_own_whatever_their_time() -> None:
     gone = gateway(6, revoked=True, tenure_from_us=NOW_US)
     registry = Registry(CountingBlind(), [gone], no_devices(), Plan.default(7))

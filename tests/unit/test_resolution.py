@@ -184,10 +184,10 @@ class TestCoarsening:
         assert months[1]["window_start"].to_list() == [us("2026-10-31T23:00")]
 
     def test_windows_coarser_than_wanted_are_left_out(self) -> None:
-        quarters = rollup(of("ac_power_w", ("12:00:00", 1.0)), Resolution.PT15M).select(*SERIES_SCHEMA)
-        hours = rollup(of("ac_power_w", ("13:00:00", 1.0)), Resolution.PT1H).select(*SERIES_SCHEMA)
-        found = coarsen(pl.concat([quarters, hours]), Resolution.PT30M)
-        assert found["window_start"].to_list() == [at("12:00:00")]
+        rows = of("ac_power_w", ("12:00:00", 1.0), ("13:00:00", 1.0))
+        both = [rollup(rows, one).select(*SERIES_SCHEMA) for one in (Resolution.PT15M, Resolution.PT1H)]
+        found = coarsen(pl.concat(both), Resolution.PT30M)
+        assert found["window_start"].to_list() == [at("12:00:00"), at("13:00:00")]
 
     def test_a_last_value_covers_the_whole_coarse_window(self) -> None:
         rows = of("alert_bits", ("12:01:00", 5), ("13:30:00", 0))

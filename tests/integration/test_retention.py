@@ -165,23 +165,34 @@ async def test_late_rows_reach_days_that_were_coarsened(world: Store) -> None:
     assert {k: v for k, v in (await stored(world)).items() if k[2] == 5} == found
 
 
-async def test_a_correction_that_is_not_effective_yet_is_not_swallowed(world: Store) -> None:
-    samples = walk(24, B, B + 2 * HOUR_US, [1], (30, 300))
-    now_us = await day_of(world, samples, hours=6)
+async def test_rule_17_coarsening_keeps_when_corrections_take_effect(world: Store) -> None:
+    """A day as who looks at days sees it is the same before and after its quarters are gathered."""
+    await keep(world, 1, Resolution.P1D)
+    samples = walk(24, B, B + 24 * HOUR_US, [1], (30, 600))
+    now_us = await day_of(world, samples, hours=30)
     admin = await administrator(world)
-    await admin.execute(
-        "INSERT INTO readings.series SELECT device_key, window_start, $1, amount + 1, covered_ms, slots, last_at,"
-        " lowest, highest, resolution, grid, field FROM readings.series WHERE window_start = $2 AND field = 0",
-        when(now_us + HOUR_US),
-        when(B),
+    correct = (
+        "INSERT INTO readings.series SELECT device_key, window_start, $1, $2 * amount, $2 * covered_ms, slots, last_at,"
+        " lowest, highest, resolution, grid, field FROM readings.series s WHERE window_start = $3 AND field = 0"
+        " AND effective_at = (SELECT max(effective_at) FROM readings.series l WHERE l.field = 0"
+        " AND l.window_start = s.window_start)"
     )
-    await keep(world, 1, Resolution.PT1H)
+    last = max(key[4] for key in await stored(world) if key[1] == "ac_power_w" and key[4] < B + DAY_US)
+    day = B + DAY_US
+    await admin.execute(correct, when(day + 30 * MINUTE_US), 2, when(last))  # within hours of midnight
+    await admin.execute(correct, when(day + DAY_US), 0, when(B))  # not effective yet
+    rollup = await world.connect("rollup")
+
+    async def seen(cutoff_us: int) -> list[Any]:
+        series = await read_series(rollup, devices=[1], fields=["ac_power_w"], from_us=B, to_us=day)
+        return coarsen(latest_effective(series, cutoff_us), Resolution.P1D).drop("effective_at").rows()
+
+    cutoffs = (day, day + 30 * MINUTE_US, day + DAY_US)
+    before = [await seen(cutoff) for cutoff in cutoffs]
+    assert len({row[0] for row in map(tuple, before)}) == len(cutoffs)
     await retain(world, now_us)
-    hours = {key[4] for key in await stored(world) if key[1] == "ac_power_w" and key[2] == 4}
-    assert B not in hours
-    assert B + HOUR_US in hours
-    await retain(world, now_us + 2 * HOUR_US)
-    assert {key[2] for key in await stored(world)} == {4}
+    assert {key[2] for key in await stored(world) if key[3] == 0 and key[4] < day} == {5}
+    assert [await seen(cutoff) for cutoff in cutoffs] == before
 
 
 async def test_rule_9_each_class_expires_by_the_owner_and_by_the_operator(world: Store) -> None:

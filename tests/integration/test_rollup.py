@@ -113,6 +113,9 @@ async def test_a_window_that_is_no_longer_gets_an_empty_version(world: Store) ->
     )
     assert latest_effective(series, at(30)).height == 1
     assert latest_effective(series, at(45)).is_empty()
+    await arrive(world, energy((17, 300)))
+    await run(world, at(50))
+    assert [version for version in await versions(world) if version[0] == 0] == [(0, 15, 50_000, 60_000), (0, 45, 0, 0)]
 
 
 async def test_what_is_kept_no_more_leaves_the_hot_hours_at_once(world: Store) -> None:

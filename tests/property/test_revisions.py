@@ -70,9 +70,9 @@ def test_rule_9_coarsening_keeps_every_sum_and_is_done_once(
     samples: dict[str, dict[int, float]], rank: int, zone: str
 ) -> None:
     kept, stored = kept_of(rank, zone), quarters(samples)
-    change = coarsened(kept, stored, frozen_us=FROZEN, as_of_us=FROZEN + DAY_US)
+    change = coarsened(kept, stored, frozen_us=FROZEN)
     after = applied(stored, change.write, change.delete)
-    again = coarsened(kept, after, frozen_us=FROZEN, as_of_us=FROZEN + DAY_US)
+    again = coarsened(kept, after, frozen_us=FROZEN)
     assert (again.write.height, again.delete.height) == (0, 0)
     for to, grid in ((Resolution.P1D, UTC_GRID), (Resolution.P1D, SITE_GRID), (Resolution.P1M, UTC_GRID)):
         if grid == SITE_GRID and rank in {3, 4} and zone == "Asia/Kathmandu":
@@ -92,9 +92,9 @@ def test_days_gathered_in_two_runs_equal_days_gathered_in_one(
     first = B + hours * HOUR_US
     twice = once
     for frozen in (first, FROZEN):
-        change = coarsened(kept, twice, frozen_us=frozen, as_of_us=FROZEN + DAY_US)
+        change = coarsened(kept, twice, frozen_us=frozen)
         twice = applied(twice, change.write, change.delete)
-    change = coarsened(kept, once, frozen_us=FROZEN, as_of_us=FROZEN + DAY_US)
+    change = coarsened(kept, once, frozen_us=FROZEN)
     assert twice.equals(applied(once, change.write, change.delete))
 
 
@@ -105,7 +105,7 @@ def test_rule_15_late_samples_go_where_their_time_is_stored(
 ) -> None:
     kept, stored = kept_of(rank, zone), quarters(hot)
     if gathered:
-        change = coarsened(kept, stored, frozen_us=FROZEN, as_of_us=FROZEN + DAY_US)
+        change = coarsened(kept, stored, frozen_us=FROZEN)
         stored = applied(stored, change.write, change.delete)
     options_of = {"frozen_us": FROZEN, "as_of_us": FROZEN + HOUR_US}
     after = applied(stored, late_windows(readings(late), kept, stored, **options_of))

@@ -139,6 +139,11 @@ class TestRule13Counters:
         found = rollup(rows, Resolution.PT15M)
         assert (found["amount"].to_list(), found["covered_ms"].to_list()) == ([0], [900_000])
 
+    def test_a_value_at_an_edge_rounds_half_to_even(self) -> None:
+        # One step in half an hour: 0.5, then 1.5 at the quarter between.
+        rows = of("energy_total_wh", ("12:00:00", 0), ("12:30:00", 0.001), ("13:00:00", 0.002))
+        assert rollup(rows, Resolution.PT15M)["amount"].to_list() == [0, 1, 1, 0]
+
     def test_the_whole_range_fits(self) -> None:
         rows = of("energy_total_wh", ("11:00:01", 0), ("12:00:00", 1e10))
         assert rollup(rows, Resolution.PT1M)["amount"].sum() == 10**13
@@ -177,6 +182,12 @@ class TestCoarsening:
         months = [coarsen(pl.concat(days), Resolution.P1M, grid, zones) for grid in (0, SITE_GRID)]
         assert [month["amount"].to_list() for month in months] == [[300_000], [300_000]]
         assert months[1]["window_start"].to_list() == [us("2026-10-31T23:00")]
+
+    def test_windows_coarser_than_wanted_are_left_out(self) -> None:
+        rows = of("ac_power_w", ("12:00:00", 1.0), ("13:00:00", 1.0))
+        both = [rollup(rows, one).select(*SERIES_SCHEMA) for one in (Resolution.PT15M, Resolution.PT1H)]
+        found = coarsen(pl.concat(both), Resolution.PT30M)
+        assert found["window_start"].to_list() == [at("12:00:00"), at("13:00:00")]
 
     def test_a_last_value_covers_the_whole_coarse_window(self) -> None:
         rows = of("alert_bits", ("12:01:00", 5), ("13:30:00", 0))

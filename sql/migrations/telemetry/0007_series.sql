@@ -104,7 +104,7 @@ GRANT EXECUTE ON FUNCTION readings.drop_series(timestamptz) TO telemetry_rollup;
 -- their boundary. Ends with an error while writers are in the way; true where there was something to seal.
 CREATE FUNCTION readings.seal_hot(hour timestamptz, hot_hours integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '2s'
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '500ms'
 AS $$
 DECLARE
     stamp text := to_char(hour, 'YYYYMMDDHH24');

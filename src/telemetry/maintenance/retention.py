@@ -21,7 +21,7 @@ from telemetry.privacy.resolution import last_boundary
 from telemetry.privacy.revisions import coarsened
 from telemetry.store.connection import Connect
 from telemetry.store.failures import reported
-from telemetry.store.series import delete_windows, newest, read_stored, write_series
+from telemetry.store.series import delete_windows, read_stored, write_series
 from telemetry.store.sql import queries
 
 _DAY_US: Final = 24 * HOUR_US
@@ -127,10 +127,9 @@ class Retention:
             from_us=min(row["first"] for row in rows) - _MONTH_US,
             to_us=max(row["last"] for row in rows) + _MONTH_US,
         )
-        as_of_us = self._now_us() - self._lateness_us
         own = kept.filter(pl.col("device_key").is_in(devices))
         frozen_us = await self._frozen_us(connection)
-        change = await asyncio.to_thread(coarsened, own, newest(versions), frozen_us=frozen_us, as_of_us=as_of_us)
+        change = await asyncio.to_thread(coarsened, own, versions, frozen_us=frozen_us)
         done.written += await write_series(connection, change.write)
         done.coarsened += await delete_windows(connection, change.delete)
 

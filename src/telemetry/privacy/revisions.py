@@ -85,8 +85,11 @@ class _Level:
 
     def closed(self, windows: pl.DataFrame, frozen_us: int) -> pl.Series:
         """Whether no hot row can change these windows of this level."""
-        ends = window_ends(windows["window_start"].to_numpy(), self.resolution, self.grid, self.timezone)
-        return pl.Series(ends, dtype=pl.Int64) <= frozen_us
+        return self.ends(windows["window_start"]) <= frozen_us
+
+    def ends(self, starts: pl.Series) -> pl.Series:
+        """The ends of this level's windows."""
+        return pl.Series(window_ends(starts.to_numpy(), self.resolution, self.grid, self.timezone), dtype=pl.Int64)
 
     def of(self, windows: pl.DataFrame) -> pl.DataFrame:
         """Those of this level."""
@@ -204,26 +207,28 @@ class Coarsening:
     delete: pl.DataFrame
 
 
-def coarsened(kept: pl.DataFrame, stored: pl.DataFrame, *, frozen_us: int, as_of_us: int) -> Coarsening:
+def coarsened(kept: pl.DataFrame, stored: pl.DataFrame, *, frozen_us: int) -> Coarsening:
     """Coarsen closed windows that are finer than what is kept (rule 9), and gathered quarters to their days.
 
-    A coarse window that exists already stands: its parts are deleted. Windows with a version that is not effective
-    at ``as_of_us`` wait, so that a correction still comes on its own grid; so do the windows beside them. Parts that
-    no coarse window can hold (hours that midnight cuts, where days are kept) are deleted with their days.
+    ``stored``: every version. A coarse window gets a version as of its end and one for every later correction of its
+    parts, effective when that was: so who looked at sums before sees the same ones after. A coarse window that
+    exists already stands, and its parts are deleted. Parts that no coarse window can hold (hours that midnight cuts,
+    where days are kept) are deleted with their days.
     """
     write, delete = [pl.DataFrame(schema=ROLLUP_SCHEMA)], [pl.DataFrame(schema=ROLLUP_SCHEMA)]
     for (timezone,), part in kept.partition_by("timezone", as_dict=True).items():
         own = stored.join(part, on=_PLACE, how="semi")
         for to in RESOLUTIONS[_QUARTER:]:
-            done = _coarsened_to(to, part, own, timezone=str(timezone), frozen_us=frozen_us, as_of_us=as_of_us)
+            done = _coarsened_to(to, part, own, timezone=str(timezone), frozen_us=frozen_us)
             write.append(done.write)
             delete.append(done.delete)
             own = pl.concat([own.join(done.delete, on=WINDOW_KEY, how="anti"), done.write])
-    return Coarsening(pl.concat(write), pl.concat(delete).select(WINDOW_KEY))
+    written = pl.concat(write).join(pl.concat(delete), on=WINDOW_KEY, how="anti")  # days that became months at once
+    return Coarsening(written, pl.concat(delete).select(WINDOW_KEY).unique())
 
 
 def _coarsened_to(
-    to: Resolution, kept: pl.DataFrame, stored: pl.DataFrame, *, timezone: str, frozen_us: int, as_of_us: int
+    to: Resolution, kept: pl.DataFrame, stored: pl.DataFrame, *, timezone: str, frozen_us: int
 ) -> Coarsening:
     grids = (UTC_GRID, SITE_GRID) if to.rank >= _DAY else (UTC_GRID,)
     write = [pl.DataFrame(schema=ROLLUP_SCHEMA)]
@@ -235,15 +240,48 @@ def _coarsened_to(
         level = _Level(to, grid, timezone if grid == SITE_GRID else UTC_ZONE)
         finer = level.finer(parts)
         at = level.within(finer)
-        pending = level.within(finer.filter(pl.col("effective_at") > as_of_us))
-        key = (*_PLACE, "window_start")
-        ready = level.closed(at, frozen_us) & ~_among(at, pending, key)
-        fresh = finer.filter(ready & ~_among(at, level.of(stored), key))
-        write.append(_summed(fresh, level))
+        there = _among(at, level.of(stored), (*_PLACE, "window_start"))
+        write.append(_versions(finer.filter(level.closed(at, frozen_us) & ~there), level))
         of_grid = (parts["resolution"] < _DAY) | (parts["grid"] == grid)
-        at = level.within(parts)
-        over &= ~of_grid | (level.closed(at, frozen_us) & ~_among(at, pending, key))
+        over &= ~of_grid | level.closed(level.within(parts), frozen_us)
     return Coarsening(pl.concat(write), parts.filter(over))
+
+
+def _versions(parts: pl.DataFrame, level: _Level) -> pl.DataFrame:
+    """The level's windows as of their ends, and as of each instant at which a part was corrected after that."""
+    into = level.within(parts)["window_start"]
+    ends = level.ends(into)
+    placed = parts.with_columns(_into=into, _end=ends)
+    first = _as_of(placed.filter(pl.col("effective_at") <= pl.col("_end")), level)
+    done = [first.with_columns(effective_at=level.ends(first["window_start"]))]
+    # Corrections are few: a loop over their instants, each over the windows that it touches.
+    later = placed.filter(pl.col("effective_at") > pl.col("_end"))
+    for (instant,), touched in later.partition_by("effective_at", as_dict=True, maintain_order=True).items():
+        key = [*_PLACE, "_into"]
+        known = placed.join(touched, on=key, how="semi").filter(pl.col("effective_at") <= instant)
+        sums = _as_of(known, level)
+        gone = (
+            touched.select(*_PLACE, window_start="_into")
+            .unique()
+            .join(sums, on=[*_PLACE, "window_start"], how="anti")
+            .select(
+                *_PLACE,
+                pl.lit(level.rank, pl.UInt8).alias("resolution"),
+                pl.lit(level.grid, pl.UInt8).alias("grid"),
+                "window_start",
+                *(pl.lit(0, pl.Int64).alias(name) for name in ("effective_at", "amount", "covered_ms")),
+                *(pl.lit(None, pl.Int64).alias(name) for name in ("last_at", "lowest", "highest")),
+                pl.lit(0, pl.Int64).alias("slots"),
+            )
+        )
+        done.append(pl.concat([sums, gone.select(*ROLLUP_SCHEMA)]).with_columns(effective_at=pl.lit(instant, pl.Int64)))
+    return pl.concat(done)
+
+
+def _as_of(versions: pl.DataFrame, level: _Level) -> pl.DataFrame:
+    """The level's windows of the newest of these versions of each part."""
+    newest = versions.sort("effective_at").unique(WINDOW_KEY, keep="last", maintain_order=True)
+    return _summed(newest.select(*ROLLUP_SCHEMA), level)
 
 
 def _summed(parts: pl.DataFrame, level: _Level) -> pl.DataFrame:
@@ -254,7 +292,7 @@ def _summed(parts: pl.DataFrame, level: _Level) -> pl.DataFrame:
     zones = dict.fromkeys(parts["device_key"].unique().to_list(), level.timezone)
     sums = coarsen(parts.select(*SERIES_SCHEMA), level.resolution, level.grid, zones)
     into = level.within(parts)["window_start"]
-    until = pl.Series(window_ends(into.to_numpy(), level.resolution, level.grid, level.timezone))
+    until = level.ends(into)
     # A site's day may have 25 hours; a month is part of nothing.
     lengths = (
         parts["resolution"].replace_strict(_LENGTHS_US, return_dtype=pl.Int64) + parts["grid"].cast(pl.Int64) * _HOUR_US

@@ -97,6 +97,20 @@ class TestRule16Guards:
             await world.admin.execute("DELETE FROM consent.restriction")
 
 
+    async def test_nothing_beyond_the_tenure_has_to_be_granted(self, world: ViewWorld) -> None:
+        """A series begins and ends with its tenure: the first and last windows of a counter are shown."""
+        began, over = NOON - 10 * HOUR, NOON - 6 * HOUR
+        await world.admin.execute("UPDATE consent.site SET tenure_from = $1, tenure_until = $2", began, over)
+        await world.admin.execute("INSERT INTO consent.restriction VALUES ($1, $2, $3)", OWNER, over, over + HOUR)
+        await consents.add_grant(world.admin, 1, OWNER, LOOKER, fields=["energy_total_wh"], data_from=began)
+        starts = [began - QUARTER, began, over - QUARTER, over]
+        await world.series(
+            [{"device_key": DEVICE, "field": "energy_total_wh", "start": start, "amount": 5} for start in starts]
+        )
+        view = await world.views.view(LOOKER, query(NOON - DAY, NOON))
+        assert set(values(view, "energy_total_wh")) == {began, over - QUARTER}
+
+
 class TestRule20Resolution:
     async def test_served_is_the_coarser_of_asked_and_granted(self, world: ViewWorld) -> None:
         await consents.add_grant(world.admin, 1, OWNER, LOOKER, resolution=Resolution.PT1H.rank)

@@ -185,6 +185,20 @@ class TestRule18DenialsWin:
             combine([power(), power(2, purpose=SharingPurpose.BILLING)], SITE, Standing(), NOW)
 
 
+class TestRule16Guards:
+    @pytest.mark.parametrize(
+        ("field", "before", "after"),
+        [("ac_power_w", 5, 0), ("energy_total_wh", 60, 60), ("alert_code", 0, 0), ("battery_soc_pct", 0, 0)],
+    )
+    def test_what_may_have_shaped_a_window(self, field: str, before: int, after: int) -> None:
+        start, end = instant_us(NOW - 5 * HOUR), instant_us(NOW - 4 * HOUR)
+        about = FIELD_INDEX[field], (start, end)
+        us = 60_000_000
+        assert guard(*about, Tenure(), NOW_US) == (start - before * us, end + after * us)
+        assert guard(*about, Tenure(), end) == (start - before * us, end)
+        assert guard(*about, Tenure(start, end), NOW_US) == (start, end)
+
+
 class TestRule20SameGrid:
     def test_days_are_shown_on_one_grid_alone_where_nothing_finer_is_granted(self) -> None:
         for place, own in ((PlaceSetting.REGION, SITE_GRID), (PlaceSetting.COUNTRY, UTC_GRID)):

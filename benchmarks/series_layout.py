@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -31,28 +32,33 @@ START_US = 1_764_547_200_000_000
 PARTS = ("amount", "covered", "slots", "lowest", "highest", "last_at")
 PER_SITE = 5
 
-_KEY = "device_key bigint NOT NULL, window_start bigint NOT NULL, effective_at bigint NOT NULL, resolution smallint NOT NULL, grid smallint NOT NULL"
-_WIDE_COLUMNS = [f"f{i}_{part}" for i in range(len(CATALOGUE)) for part in PARTS]
+_KEY = (
+    "device_key bigint NOT NULL, window_start bigint NOT NULL, effective_at bigint NOT NULL,"
+    " resolution smallint NOT NULL, grid smallint NOT NULL"
+)
+_ORDER = "device_key, window_start, resolution, grid"
+_WIDE_COLUMNS = ", ".join(f"f{i}_{part} bigint" for i in range(len(CATALOGUE)) for part in PARTS)
+_ARRAYS = ", ".join(f"{part} bigint[] NOT NULL" for part in PARTS)
 DDL = {
     "narrow": f"CREATE TABLE narrow ({_KEY}, field smallint NOT NULL, amount bigint NOT NULL, covered bigint NOT NULL,"
     " slots bigint NOT NULL, lowest bigint, highest bigint, last_at bigint,"
-    " PRIMARY KEY (device_key, window_start, resolution, grid, field, effective_at))",
-    "wide": f"CREATE TABLE wide ({_KEY}, {', '.join(f'{name} bigint' for name in _WIDE_COLUMNS)},"
-    " PRIMARY KEY (device_key, window_start, resolution, grid, effective_at))",
-    "arrays": f"CREATE TABLE arrays ({_KEY}, fields smallint[] NOT NULL, {', '.join(f'{part} bigint[] NOT NULL' for part in PARTS)},"
-    " PRIMARY KEY (device_key, window_start, resolution, grid, effective_at))",
+    f" PRIMARY KEY ({_ORDER}, field, effective_at))",
+    "wide": f"CREATE TABLE wide ({_KEY}, {_WIDE_COLUMNS}, PRIMARY KEY ({_ORDER}, effective_at))",
+    "arrays": f"CREATE TABLE arrays ({_KEY}, fields smallint[] NOT NULL, {_ARRAYS},"
+    f" PRIMARY KEY ({_ORDER}, effective_at))",
 }
 _USED = [f"f{i}_{part}" for i in FIELDS for part in PARTS]
 _WHERE = "device_key = ANY ($1::bigint[]) AND window_start >= $2 AND window_start < $3"
 READ = {
-    "narrow": "SELECT device_key, window_start, resolution, grid, field, effective_at, amount, covered, lowest, highest,"
-    f" last_at FROM narrow WHERE {_WHERE} AND field = ANY ('{{{','.join(map(str, FIELDS))}}}')",
+    "narrow": f"SELECT {_ORDER}, field, effective_at, amount, covered, lowest, highest, last_at"
+    f" FROM narrow WHERE {_WHERE} AND field = ANY ('{{{','.join(map(str, FIELDS))}}}')",
     "wide": "SELECT device_key, window_start, resolution, grid, v.* FROM wide CROSS JOIN LATERAL (VALUES "
     + ", ".join(
         f"({i}::smallint, effective_at, f{i}_amount, f{i}_covered, f{i}_lowest, f{i}_highest, f{i}_last_at)"
         for i in FIELDS
     )
-    + f") AS v (field, effective_at, amount, covered, lowest, highest, last_at) WHERE {_WHERE} AND v.amount IS NOT NULL",
+    + ") AS v (field, effective_at, amount, covered, lowest, highest, last_at)"
+    f" WHERE {_WHERE} AND v.amount IS NOT NULL",
     "arrays": "SELECT device_key, window_start, resolution, grid, v.field, effective_at, v.amount, v.covered, v.lowest,"
     " v.highest, v.last_at FROM arrays CROSS JOIN LATERAL unnest(fields, amount, covered, lowest, highest, last_at)"
     f" AS v (field, amount, covered, lowest, highest, last_at) WHERE {_WHERE}",
@@ -182,8 +188,7 @@ async def main() -> None:
 
 
 def _save(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    Path(path).write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

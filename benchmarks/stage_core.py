@@ -6,6 +6,7 @@ from typing import Any
 os.environ["POLARS_MAX_THREADS"] = "1"  # read when polars is imported, which therefore comes later
 
 DEVICES = 20_000
+VARIED = 3_000  # plan classes, spread over devices at random: more than distinct settings are likely to be
 
 
 def run(quick: bool, devices: int = DEVICES) -> dict[str, Any]:
@@ -27,7 +28,8 @@ def run(quick: bool, devices: int = DEVICES) -> dict[str, Any]:
     clean = load.batches(devices, count)
     dirty = load.batches(devices, max(2, count // 4), implausible=0.01)
     mixed = Registry(blind, gateways, load.with_classes(frame, 300), load.plan_of(300))
-    for known in (registry, mixed):
+    varied = Registry(blind, gateways, load.with_classes(frame, VARIED, seed=5), load.plan_of(VARIED, seed=6))
+    for known in (registry, mixed, varied):
         assert load.pass_through(known, clean + dirty) == (count + len(dirty)) * load.READINGS
     seconds = alternate(
         rounds,
@@ -36,6 +38,7 @@ def run(quick: bool, devices: int = DEVICES) -> dict[str, Any]:
             "copy": load.copy_of_values(clean),
             "implausible": lambda: load.pass_through(registry, dirty),
             "classes": lambda: load.pass_through(mixed, dirty),
+            "varied": lambda: load.pass_through(varied, clean),
         },
     )
     with CpuMeter({"core": os.getpid()}) as meter:
@@ -49,6 +52,8 @@ def run(quick: bool, devices: int = DEVICES) -> dict[str, Any]:
         readings_per_cpu_second=round(readings / max(meter.seconds["core"], 0.01)),
         with_1_pct_implausible=round(dirty_readings / seconds["implausible"]),
         with_300_classes_and_1_pct_implausible=round(dirty_readings / seconds["classes"]),
+        with_settings_as_varied_as_owners=round(clean_readings / seconds["varied"]),
+        varied_over_one_setting=round(seconds["core"] / seconds["varied"], 3),
         registry_load_seconds=round(load_seconds, 3),
         registry_memory_mb=round(memory_mb, 1),
     )

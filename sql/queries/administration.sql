@@ -62,7 +62,7 @@ FROM consent.owner AS o
 ORDER BY o.created_at, o.owner_key
 
 -- name: sites
-SELECT s.site_key, s.owner_key, s.created_at,
+SELECT s.site_key, s.owner_key, s.created_at, s.tenure_until IS NOT NULL AS sold,
        (SELECT count(*) FROM consent.gateway AS g WHERE g.site_key = s.site_key) AS gateways,
        (SELECT count(*) FROM consent.device AS d WHERE d.site_key = s.site_key) AS devices
 FROM consent.site AS s
@@ -79,7 +79,7 @@ WHERE $1::bigint IS NULL OR g.site_key = $1
 ORDER BY g.enrolled_at, g.gateway_key
 
 -- name: devices
-SELECT d.device_key, d.site_key, d.gateway_key, s.owner_key, d.kind, d.enrolled_at,
+SELECT d.device_key, d.site_key, d.gateway_key, s.owner_key, d.kind, d.enrolled_at, d.retired_at IS NOT NULL AS retired,
        EXISTS (
            SELECT FROM consent.device AS o WHERE o.serial_blind = d.serial_blind AND o.site_key <> d.site_key
        ) AS elsewhere

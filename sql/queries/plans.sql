@@ -13,7 +13,10 @@ SELECT clock_timestamp()
 SELECT now()
 
 -- name: owners
-SELECT owner_key, erased_at IS NOT NULL AS erased FROM consent.owner WHERE owner_key = ANY ($1::bigint[])
+SELECT o.owner_key, o.erased_at IS NOT NULL AS erased, k.settings AS keeping
+FROM consent.owner AS o
+LEFT JOIN consent.keeping AS k USING (owner_key)
+WHERE o.owner_key = ANY ($1::bigint[])
 
 -- name: all_owners
 SELECT owner_key FROM consent.owner WHERE owner_key > $1 ORDER BY owner_key LIMIT $2
@@ -43,9 +46,6 @@ SELECT min(due_at) FROM consent.owner_plan
 
 -- name: sites
 SELECT site_key, owner_key, plan_classes FROM consent.site WHERE owner_key = ANY ($1::bigint[]) ORDER BY site_key
-
--- name: keepings
-SELECT owner_key, settings FROM consent.keeping WHERE owner_key = ANY ($1::bigint[])
 
 -- name: grants
 SELECT grant_key, version, owner_key, recipient_key, state, purpose, sites, kinds, classes, fields, resolution, serial,
@@ -78,6 +78,7 @@ SELECT (SELECT max(plan_class) FROM consent.plan_class) + ordinality, digest, ke
        string_to_array(days, ',')::smallint[], withhold
 FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $5::text[])
     WITH ORDINALITY AS new (digest, keep, kept_resolution, days, withhold, ordinality)
+RETURNING digest, plan_class
 
 -- name: lock_enrolment
 -- As registry.lock_enrolment: a device that enrols meanwhile is either seen below or starts under the new class.

@@ -5,7 +5,7 @@ SELECT version FROM consent.state
 SELECT version, feed_from FROM consent.state
 
 -- name: changes
-SELECT DISTINCT kind, key FROM consent.change WHERE version > $1
+SELECT DISTINCT kind, key FROM consent.change WHERE version > $1 LIMIT $2
 
 -- name: gateways
 SELECT g.gateway_key, g.site_key, s.owner_key, g.name_blind, g.enrolment, g.device_limit, g.backfill_us,
@@ -30,7 +30,7 @@ SELECT plan_class, keep, kept_resolution, retention_days, withhold FROM consent.
 -- Every column is of fixed width and never null: the reader takes the binary COPY stream as an array of records.
 SELECT device_key, site_key, gateway_key, kind, serial_blind, plan_class FROM consent.device
 
--- name: copy_devices_of
+-- name: devices_of
 SELECT device_key, site_key, gateway_key, kind, serial_blind, plan_class
 FROM consent.device
 WHERE site_key = ANY ($1::bigint[])

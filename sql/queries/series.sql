@@ -89,8 +89,21 @@ WITH RECURSIVE found AS (
 )
 SELECT device_key FROM found WHERE device_key IS NOT NULL ORDER BY 1
 
--- name: span
-SELECT min(window_start) AS first, max(window_start) AS last FROM readings.series WHERE device_key = ANY ($1::bigint[])
-
 -- name: drop_series
 SELECT readings.drop_series('epoch'::timestamptz + $1::bigint * interval '1 microsecond')
+
+-- Devices with windows finer than what is kept of the field, and from when to when they reach.
+-- name: coarsenable
+SELECT s.device_key, (extract(epoch FROM min(s.window_start)) * 1000000)::bigint AS first,
+       (extract(epoch FROM max(s.window_start)) * 1000000)::bigint AS last
+FROM readings.series AS s
+JOIN unnest($1::bigint[], $2::smallint[], $3::smallint[]) AS k (device_key, field, rank)
+    ON s.device_key = k.device_key AND s.field = k.field AND s.resolution < k.rank
+WHERE s.device_key = ANY ($1::bigint[])
+GROUP BY s.device_key
+ORDER BY s.device_key
+
+-- What is not kept of these devices any more: all fields but those given.
+-- name: delete_unkept
+DELETE FROM readings.series AS s
+WHERE s.device_key = ANY ($1::bigint[]) AND NOT s.field = ANY ($2::smallint[])

@@ -47,6 +47,8 @@ ENTRIES: Final = (
     Entry("doctor", "telemetry.cli.doctor:doctor", "Check this installation, and say what to mend.", _OPERATE),
     Entry("scan", "telemetry.cli.scan:scan", "Search all that was written for given strings.", _OPERATE),
     Entry("plan", "telemetry.cli.plan:plan", "What is kept of whom, and why.", _OPERATE),
+    Entry("rollup", "telemetry.cli.maintenance:rollup", "Turn readings into windows of the series.", _OPERATE),
+    Entry("retention", "telemetry.cli.maintenance:retention", "Coarsen and delete what is kept too long.", _OPERATE),
     Entry("quarantine", "telemetry.cli.quarantine:quarantine", "Messages that were not accepted.", _OPERATE),
 )
 

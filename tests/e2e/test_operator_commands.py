@@ -75,6 +75,16 @@ async def test_doctor_without_a_broker_still_looks_at_the_rest(installed: Instal
     assert (told.code, status["broker"], status["database"]) == (1, "fail", "ok")
 
 
+async def test_rollup_and_retention_run_once_by_hand(installed: Installation):
+    told = await installed.telemetry("rollup", "--once", "--json")
+    assert told.code == 0, told.err
+    assert told.json["as_of_us"] % 900_000_000 == 0
+    told = await installed.telemetry("rollup", "--once")
+    assert (told.code, told.out.strip()) == (0, "nothing is due, or another process is at it")
+    told = await installed.telemetry("retention", "--once", "--json")
+    assert (told.code, told.json["ran"], told.json["devices"]) == (0, True, 0)
+
+
 async def test_scan_is_clean_and_passes_its_own_control(installed: Installation, canaries):
     told = await installed.telemetry("scan", "--canaries", str(canaries), "--json")
     assert told.code == 0, told.out

@@ -76,6 +76,7 @@ class TestSchema:
 
 
 HOT = "readings.hot_{hour:%Y%m%d%H}"
+SERIES = "readings.series_{hour:%Y%m}"
 DENIED = {
     "ingest": [
         "SELECT * FROM vault.entry",
@@ -89,6 +90,12 @@ DENIED = {
         "SELECT readings.make_partition('hot', now())",
         "UPDATE consent.state SET version = 9",
         "SELECT * FROM readings.rollup_state",
+        "SELECT * FROM readings.rollup_pass",
+        "SELECT * FROM readings.series",
+        f"SELECT * FROM {SERIES}",
+        "SELECT readings.seal_hot(now() - interval '9 hours', 2)",
+        "SELECT readings.ensure_series(ARRAY[now()])",
+        "SELECT readings.drop_series(now())",
         "SELECT * FROM migrations.applied",
         "CREATE TABLE public.mine ()",
         "CREATE SCHEMA mine",
@@ -101,6 +108,15 @@ DENIED = {
         f"SELECT * FROM {HOT}",
         "SELECT * FROM readings.quarantine",
         "SELECT consent.bump_version()",
+        f"SELECT * FROM {SERIES}",
+        f"INSERT INTO {SERIES} SELECT * FROM {SERIES}",
+        f"DELETE FROM {SERIES}",
+        "DELETE FROM readings.hot",
+        "UPDATE readings.late SET ac_power_w = 1",
+        "SELECT serial_blind FROM consent.device",
+        "SELECT cell7 FROM consent.site_place",
+        "SELECT * FROM consent.site",
+        "SELECT * FROM consent.active_grant",
         "CREATE TEMPORARY TABLE mine ()",
     ],
     "views": [
@@ -111,14 +127,24 @@ DENIED = {
         "SELECT cell7 FROM consent.site_place",
         "SELECT * FROM audit.read",
         "SELECT * FROM consent.grants_in_force()",
+        f"SELECT * FROM {SERIES}",
+        "SELECT readings.seal_hot(now() - interval '9 hours', 2)",
         "SELECT * FROM readings.quarantine",
         "CREATE TEMPORARY TABLE mine ()",
     ],
-    "rights": ["SELECT * FROM readings.hot", f"SELECT * FROM {HOT}", "CREATE TEMPORARY TABLE mine ()"],
+    "rights": [
+        "SELECT * FROM readings.hot",
+        f"SELECT * FROM {HOT}",
+        f"SELECT * FROM {SERIES}",
+        "CREATE TEMPORARY TABLE mine ()",
+    ],
     "operator": [
         "SELECT * FROM readings.hot",
         f"SELECT * FROM {HOT}",
         f"DELETE FROM {HOT}",
+        "SELECT * FROM readings.series",
+        f"SELECT * FROM {SERIES}",
+        "SELECT readings.drop_series(now())",
         "DELETE FROM readings.quarantine",
         "UPDATE readings.quarantine SET digest = ''",
         "UPDATE readings.sequence SET highest = 0",
@@ -130,6 +156,7 @@ DENIED = {
 @pytest.mark.parametrize("role", DENIED)
 async def test_what_each_role_must_not_do(store: Store, role: str) -> None:
     await store.sink().write(batch({"ts": this_hour_us(), "device_key": 1, "ac_power_w": 1.0}))
+    await (await store.connect("rollup")).execute("SELECT readings.ensure_series(ARRAY[now()])")
     connection = await store.connect(role)
     hour = datetime.fromtimestamp(this_hour_us() / 1e6, UTC)
     allowed = []

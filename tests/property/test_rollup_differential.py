@@ -105,6 +105,7 @@ def without_slots(found: dict[tuple[int, str, int], scalar.Value]) -> dict[tuple
     return found
 
 
+@settings(deadline=None)
 @given(worlds(), st.sampled_from(FINE))
 def test_the_rollup_equals_its_reference(world: World, resolution: Resolution) -> None:
     found = rollup(readings(world), resolution)
@@ -112,17 +113,20 @@ def test_the_rollup_equals_its_reference(world: World, resolution: Resolution) -
     assert as_reference(found) == reference(world, resolution)
 
 
+@settings(deadline=None)
 @given(worlds(), st.sampled_from([Resolution.P1D, Resolution.P1M]), st.sampled_from(ZONES))
 def test_days_and_months_of_a_site_equal_their_reference(world: World, resolution: Resolution, zone: str) -> None:
     found = rollup(readings(world), resolution, grid=SITE_GRID, timezone=zone)
     assert as_reference(found) == reference(world, resolution, zone)
 
 
+@settings(deadline=None)
 @given(worlds(), st.sampled_from(FINE), st.integers(1, 9))
 def test_rule_15_the_order_of_arrival_does_not_matter(world: World, resolution: Resolution, seed: int) -> None:
     assert rollup(readings(world, seed), resolution).equals(rollup(readings(world), resolution))
 
 
+@settings(deadline=None)
 @given(worlds(), st.sampled_from(ZONES), st.data())
 def test_rule_11_any_grouping_gives_the_same_windows(world: World, zone: str, data: st.DataObject) -> None:
     """Fine windows, coarsened in any steps, equal the coarse windows computed from the readings."""
@@ -144,7 +148,7 @@ def test_rule_11_any_grouping_gives_the_same_windows(world: World, zone: str, da
     assert as_reference(series, slots=False) == expected
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(worlds(), worlds(), st.sampled_from(FINE))
 def test_rule_15_late_samples_fill_uncovered_slots_only(hot: World, late: World, resolution: Resolution) -> None:
     stored = rollup(readings(hot), resolution)
@@ -162,6 +166,7 @@ def test_rule_15_late_samples_fill_uncovered_slots_only(hot: World, late: World,
     assert rollup(readings(late), resolution, stored=pl.concat([kept, changed])).is_empty()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 2), st.integers(0, 3), st.integers(0, 6), st.integers(0, 2)), unique=True))
 def test_the_newest_effective_version_holds(versions: list[tuple[int, int, int, int]]) -> None:
     unique = {(device, window, at): covered for device, window, at, covered in versions}

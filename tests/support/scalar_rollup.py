@@ -153,8 +153,12 @@ def fill(
     zone: str = "UTC",
     hold_max: int = 5 * MINUTE,
     gap_max: int = 60 * MINUTE,
+    until_us: int | None = None,
 ) -> None:
-    """Rule 15: what late samples add to ``stored``, in slots that were not covered before this call."""
+    """Rule 15: what late samples add to ``stored``, in slots that were not covered before this call.
+
+    ``until_us``: windows that end later are left alone.
+    """
     before = {start: value.slots for start, value in stored.items()}
     for span in spans_of(samples, kind, step, hold_max, gap_max):
         at = span.start
@@ -163,6 +167,7 @@ def fill(
             length = (window.end - window.start) // MS
             slot = (at - window.start // MS) * 60 // length
             until = min(span.end, window.start // MS + (slot + 1) * length // 60)
-            if not before.get(window.start, 0) >> slot & 1:
+            allowed = until_us is None or window.end <= until_us
+            if allowed and not before.get(window.start, 0) >> slot & 1:
                 fold(stored.setdefault(window.start, Value()), span, at, until, window, extremes)
             at = until

@@ -137,12 +137,19 @@ class WorkerProcess:
                 raise AssertionError(f"{name} stays below {least}: {self.last_words()}")
             await asyncio.sleep(_POLL_S)
 
-    def _metrics(self) -> dict[str, float]:
+    async def page(self) -> bytes:
+        """Its metrics page as it is; empty while it does not answer."""
+        return await asyncio.to_thread(self._page)
+
+    def _page(self) -> bytes:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
-                page = answer.read().decode()
+                return bytes(answer.read())
         except OSError:
-            return {}
+            return b""
+
+    def _metrics(self) -> dict[str, float]:
+        page = self._page().decode()
         return {
             name: float(value) for name, value in re.findall(r"^([a-z][^ ]*(?:\{.*?\})?) (\S+)$", page, re.MULTILINE)
         }

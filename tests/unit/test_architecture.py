@@ -22,7 +22,7 @@ _ADAPTERS = _PURE | {"codecs", "privacy", "ports", "config", "observe", "pipelin
 _INNER = _ADAPTERS | {"sources", "store"}
 MAY_IMPORT = {
     "errors": set(),
-    "config": {"errors"},
+    "config": _PURE,
     "config_text": {"errors", "config"},
     "model": {"errors"},
     "codecs": _PURE,
@@ -41,6 +41,7 @@ MAY_IMPORT = {
 }
 OUTERMOST = {
     "app",
+    "background",
     "servers",
     "service",
     "demo",

@@ -15,6 +15,7 @@ from telemetry.privacy.bound import Bound
 from telemetry.privacy.gateways import SiteMix
 from telemetry.privacy.plan import Plan
 from tests.support.registries import (
+    NOW_US,
     CountingBlind,
     decoded,
     device,
@@ -193,7 +194,7 @@ def test_a_smaller_plan_comes_with_the_devices_that_leave_its_classes() -> None:
 
 def test_gateway_and_owner_keys_go_with_the_slots() -> None:
     registry = registry_of()
-    gateway_keys, owner_keys = registry.gateway_keys(registry.gateway_slots(["gw-1", "nobody"]))
+    gateway_keys, owner_keys = registry.gateway_keys(registry.gateway_slots(["gw-1", "nobody"]), NOW_US)
     assert (gateway_keys.tolist(), owner_keys.tolist()) == ([1001, 0], [11, 0])
 
 

@@ -1,6 +1,8 @@
 """The settings file: everything doubtful is refused, with its line and without quoting it."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import yaml
@@ -141,3 +143,11 @@ def test_a_file_that_cannot_be_read(tmp_path):
         read_settings(file)
     file.write_text(WHOLE)
     assert read_settings(file) == parse_settings(WHOLE)
+
+
+def test_the_example_that_operators_are_shown_is_one():
+    text = (Path(__file__).parents[2] / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(owners:.*?)```", text, re.DOTALL)
+    (owner,) = parse_settings(example).owners.values()
+    assert owner.keeping is not None
+    assert [grant.recipient for grant in owner.grants or ()] == ["example-installer", "example-utility"]

@@ -10,11 +10,8 @@ ALTER TABLE consent.dirty_owner ENABLE ROW LEVEL SECURITY;
 ALTER TABLE consent.dirty_owner FORCE ROW LEVEL SECURITY;
 CREATE POLICY rights_act ON consent.dirty_owner TO telemetry_rights USING (true) WITH CHECK (true);
 CREATE POLICY operator_runs ON consent.dirty_owner TO telemetry_operator USING (true) WITH CHECK (true);
-CREATE POLICY rollup_clears ON consent.dirty_owner TO telemetry_rollup USING (true) WITH CHECK (true);
-GRANT SELECT, INSERT, UPDATE, DELETE ON consent.dirty_owner TO telemetry_rights, telemetry_operator;
--- FOR UPDATE needs UPDATE on a column.
-GRANT SELECT, UPDATE (since), DELETE ON consent.dirty_owner TO telemetry_rollup;
--- Closing a recipient touches every owner who granted it something; who settles reads who is closed.
-GRANT SELECT ON consent.grant_version TO telemetry_operator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON consent.dirty_owner TO telemetry_rights;
+-- Closing a recipient and handing a home over mark owners too.
+GRANT SELECT, INSERT, UPDATE (since) ON consent.dirty_owner TO telemetry_operator;
 -- A home that is sold becomes a new site, whose tenure begins then.
 GRANT UPDATE (tenure_from) ON consent.site TO telemetry_operator;

@@ -124,7 +124,7 @@ def list_sites(
             subjects = [(row["owner_key"], row["site_key"]) for row in rows]
             names = await registry.reveal(Purpose.SITE_NAME, subjects) if reveal else {}
         shown = [_with_ids(row) | {"name": names.get(row["site_key"])} for row in rows]
-        columns = ("site", "owner", "name", "gateways", "devices", "created_at")
+        columns = ("site", "owner", "name", "gateways", "devices", "sold", "created_at")
         print_rows(shown, dict(zip(columns, (*columns[:-1], "since"), strict=True)), as_json=json)
 
     run_command(main())
@@ -161,7 +161,11 @@ def list_devices(
             for row in rows
         ]
         columns = {"device": "device", "kind": "kind", "serial": "serial", "site": "site", "gateway": "gateway"}
-        print_rows(shown, columns | {"enrolled_at": "since", "elsewhere": "serial elsewhere too"}, as_json=json)
+        print_rows(
+            shown,
+            columns | {"enrolled_at": "since", "retired": "retired", "elsewhere": "serial elsewhere too"},
+            as_json=json,
+        )
 
     run_command(main())
 

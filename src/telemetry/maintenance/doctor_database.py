@@ -30,7 +30,7 @@ _PARTITIONS: Final = """
 select count(*) filter (where c.relname >= to_char(now() at time zone 'UTC', '"hot_"YYYYMMDDHH24')) as ahead,
        count(*) as all
 from pg_inherits i join pg_class c on c.oid = i.inhrelid
-where i.inhparent = to_regclass('readings.hot')
+where i.inhparent = to_regclass('readings.hot') and c.relname like 'hot%'
 """
 _WAL: Final = "select coalesce(sum(size), 0)::bigint from pg_ls_waldir()"
 

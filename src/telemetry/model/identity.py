@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from telemetry.model.fields import DeviceKind
@@ -106,6 +107,22 @@ class Enrolled:
     refused: int = 0
     elsewhere: int = 0
     version: int = 0
+
+
+def device_frame(devices: Sequence[Device]) -> pl.DataFrame:
+    """Devices as columns (DEVICE_SCHEMA)."""
+    blinds = np.frombuffer(b"".join(device.serial_blind for device in devices), np.uint8)
+    return pl.DataFrame(
+        {
+            "device_key": [device.device_key for device in devices],
+            "site_key": [device.site_key for device in devices],
+            "gateway_key": [device.gateway_key for device in devices],
+            "kind": [int(device.kind) for device in devices],
+            "serial_blind": pl.Series(blinds.reshape(-1, BLIND_BYTES), dtype=DEVICE_SCHEMA["serial_blind"]),
+            "plan_class": [device.plan_class for device in devices],
+        },
+        schema=dict(DEVICE_SCHEMA),
+    )
 
 
 def new_key() -> int:

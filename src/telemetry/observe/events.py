@@ -32,6 +32,8 @@ class Job(StrEnum):
 
     PARTITIONS = "partitions"
     EXPIRE = "expire"
+    ROLLUP = "rollup"
+    RETENTION = "retention"
     RELOAD = "reload"
     PLAN = "plan"
     LABELS = "labels"
@@ -272,6 +274,30 @@ class JobFailed(Event):
     repetitive: ClassVar[bool] = True
     job: Job
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class RollupPassed(Event):
+    """A pass of the rollup is done: windows that ended up to ``behind_s`` ago are in the series.
+
+    ``windows``: versions written, of ``devices`` looked at. ``sealed_hours`` and ``late_hours`` are rolled up for good.
+    """
+
+    behind_s: float
+    windows: int
+    devices: int
+    sealed_hours: int = 0
+    late_hours: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRetained(Event):
+    """A run of retention is done. Counts are of versions of windows that were removed, ``dropped`` of months."""
+
+    expired: int
+    coarsened: int
+    superseded: int
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,9 @@ class Metrics:
             buckets=_SECONDS,
         )
         self.job_failures = self._counter("job_failures", "Rounds of maintenance that failed", "job")
+        self.windows_written = self._counter("windows_written", "Versions of windows that the rollup wrote")
+        self.windows_removed = self._counter("windows_removed", "Versions of windows that retention removed", "cause")
+        self.rollup_behind = self._gauge("rollup_behind_seconds", "Age of the newest windows' end after a pass")
         self.clock_jumps = self._counter("clock_jumps", "Times that this machine's clock was set")
         self.loop_stalls = self._counter("loop_stalls", "Times that the event loop did not run for a while")
         build = Gauge(

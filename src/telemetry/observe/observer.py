@@ -262,6 +262,16 @@ class Observer:
         self.metrics.job_failures.labels(event.job.value).inc()
         self.log(event)
 
+    def rollup_passed(self, event: events.RollupPassed) -> None:
+        self.metrics.windows_written.inc(event.windows)
+        self.metrics.rollup_behind.set(event.behind_s)
+        self.log(event)
+
+    def series_retained(self, event: events.SeriesRetained) -> None:
+        for cause in ("expired", "coarsened", "superseded"):
+            self.metrics.windows_removed.labels(cause).inc(getattr(event, cause))
+        self.log(event)
+
     def clock_jumped(self, event: events.ClockJumped) -> None:
         self.metrics.clock_jumps.inc()
         self.log(event)

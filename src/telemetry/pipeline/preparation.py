@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from telemetry.codecs.limits import CodecLimits
 from telemetry.codecs.registry import decode_batch
@@ -28,8 +27,8 @@ from telemetry.model.batch import (
     empty_readings,
 )
 from telemetry.model.fields import DeviceKind
-from telemetry.model.identity import DEVICE_SCHEMA, Device, Enrolled, NewDevice, new_key
-from telemetry.pipeline.sealing import SERVICE, QuarantineSealer, Senders
+from telemetry.model.identity import Enrolled, NewDevice, device_frame, new_key
+from telemetry.pipeline.sealing import DEFAULT_QUOTA_BYTES, SERVICE, QuarantineSealer, Senders
 from telemetry.pipeline.sequences import Numbered, numbered
 from telemetry.ports import Clock, RegistryStore
 from telemetry.privacy.binding import Registry
@@ -47,6 +46,7 @@ class Bounds:
     codec: CodecLimits = field(default_factory=CodecLimits)
     future_limit_us: int = 300_000_000
     tick_us: int = 5_000_000
+    quarantine_bytes_per_hour: int = DEFAULT_QUOTA_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Preparation:
         self._reload_plan = reload_plan
         self._told = told
         self._sealers: dict[int, Sealer] = {SERVICE: Sealer(quarantine_key)}
-        self._quarantine = QuarantineSealer(self._sealers, blind)
+        self._quarantine = QuarantineSealer(self._sealers, blind, quota_bytes=bounds.quarantine_bytes_per_hour)
         self._streams: dict[str, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
 
@@ -136,7 +136,7 @@ class Preparation:
             bound = await self._in_thread(self._bind, arrived, False)
         protected, spent_s = await self._in_thread(self._protect, arrived, bound)
         rejections = (*arrived.decoded.rejections, *protected.rejections)
-        senders = Senders(*self._registry.gateway_keys(arrived.slots))
+        senders = Senders(*self._registry.gateway_keys(arrived.slots, self._clock.now_us()))
         if rejections:
             await self._fetch_sealers({int(senders.owner_key[item.message]) for item in rejections})
         write, found = await self._in_thread(self._write, arrived, senders, protected, rejections, bound.plan.version)
@@ -144,7 +144,7 @@ class Preparation:
 
     async def refuse(self, arrived: Arrived, rejection: Rejection, plan_version: int) -> Prepared:
         """A batch of one message that the store does not take: all of it goes to quarantine."""
-        senders = Senders(*self._registry.gateway_keys(arrived.slots))
+        senders = Senders(*self._registry.gateway_keys(arrived.slots, self._clock.now_us()))
         await self._fetch_sealers({int(senders.owner_key[0])})
         protected = Protected(rows=empty_readings())
         write, found = await self._in_thread(self._write, arrived, senders, protected, (rejection,), plan_version)
@@ -214,7 +214,7 @@ class Preparation:
         # Their classes belong to one version. Under an older plan they may not be known yet, under a newer one be out
         # of date: what the owner withdrew in between would be kept of them.
         while enrolled.devices and not self._registry.update(
-            devices=_frame(enrolled.devices), only_at=enrolled.version
+            devices=device_frame(enrolled.devices), only_at=enrolled.version
         ):
             await self._reload_plan(enrolled.version)
             if self._registry.plan.version != enrolled.version:
@@ -239,17 +239,3 @@ class Preparation:
                 )
             )
         return devices
-
-
-def _frame(devices: Sequence[Device]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "device_key": [device.device_key for device in devices],
-            "site_key": [device.site_key for device in devices],
-            "gateway_key": [device.gateway_key for device in devices],
-            "kind": [int(device.kind) for device in devices],
-            "serial_blind": [list(device.serial_blind) for device in devices],
-            "plan_class": [device.plan_class for device in devices],
-        },
-        schema=dict(DEVICE_SCHEMA),
-    )

@@ -79,15 +79,25 @@ class Registry:
     def __len__(self) -> int:
         return len(self._devices)
 
+    @property
+    def gateways(self) -> int:
+        """How many gateways are known."""
+        return len(self._gateways)
+
     def gateway_slots(self, names: Sequence[str]) -> Slots:
         """The slot of each message's gateway, by name; 0 where nobody has enrolled it. int32[m]."""
         with self._lock:
             return self._gateways.slots(names)
 
-    def gateway_keys(self, slots: Slots) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Gateway key and owner key of each slot, 0 for slot 0. Two int64[m]."""
+    def gateway_keys(self, slots: Slots, now_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Gateway key and owner key of each slot, 0 for slot 0. Two int64[m].
+
+        The owner key is 0 too while a message may hold readings from before the site was this owner's.
+        """
         with self._lock:
-            return self._gateways.gateway_key[slots], self._gateways.owner_key[slots]
+            table = self._gateways
+            young = table.tenure_from_us[slots] > now_us - table.backfill_us[slots]
+            return table.gateway_key[slots], np.where(young, np.int64(0), table.owner_key[slots])
 
     def update(
         self,
@@ -117,7 +127,7 @@ class Registry:
             if only_at is not None and only_at != self._plan.version:
                 return False
             plan = plan or self._plan
-            if self._devices.highest_class(devices) >= plan.classes:
+            if self._highest_class(devices, plan) >= plan.classes:
                 raise RegistryError("a device's plan class is not in the plan", remedy="load the registry again")
             self._plan = plan
             self._devices.forget(forget_devices, self._gateways.devices)
@@ -131,6 +141,13 @@ class Registry:
             self._refused.clear()
             self._refused_count = 0
             return True
+
+    def _highest_class(self, devices: pl.DataFrame | None, plan: Plan) -> int:
+        """Of devices that could be without a class; all that are here have one, unless the plan loses some."""
+        if plan.classes < self._plan.classes or not len(self._devices):
+            return self._devices.highest_class(devices)
+        highest = None if devices is None else devices["plan_class"].max()
+        return highest if isinstance(highest, int) else -1
 
     def bind(self, rows: pl.DataFrame, gateway_slots: Slots, *, enrol: bool = True) -> Bound:
         """Find each row's device.

@@ -68,7 +68,7 @@ def _class_of(settings: OwnerSettings, admitted: Iterable[GrantTerms]) -> PlanCl
     if not settings.erased:
         finest = keeping.finest.rank
         for index in _own(keeping.classes, keeping.fields):
-            ranks[index] = max(keeping.wished.rank, finest)
+            ranks[index] = keeping.wished.rank  # never finer than `finest`: the model refuses that
         for terms in admitted:
             rank = max(terms.resolution.rank, finest)
             for index in _named(terms.classes, terms.fields):

@@ -163,10 +163,11 @@ def coarsen(
 ) -> pl.DataFrame:
     """Add windows up to ``to``: sums of integers, so that any grouping on the way gives the same bytes (rule 11).
 
-    ``series``: SERIES_SCHEMA, one version a window and no window inside another of its grid. Windows coarser than
-    ``to`` are left out, and on a site's own grid (``timezones`` by device key, UTC where absent) windows of the UTC
-    grid from a day on. A window that a boundary of the target cuts (an hour, by midnight in Kathmandu) cannot be
-    divided: the windows on both sides of that boundary are left out. ``effective_at`` becomes the latest of the parts'.
+    ``series``: SERIES_SCHEMA, one version a window. What lies in a day or month of the grid that is there as well is
+    not counted twice: the coarse one stands. Windows coarser than ``to`` are left out, and on a site's own grid
+    (``timezones`` by device key, UTC where absent) windows of the UTC grid from a day on. A window that a boundary of
+    the target cuts (an hour, by midnight in Kathmandu) cannot be divided: the windows on both sides of that boundary
+    are left out. ``effective_at`` becomes the latest of the parts'.
     """
     below = pl.col("resolution") < Resolution.P1D.rank
     wanted = (pl.col("resolution") <= to.rank) & (below | (pl.col("grid") == grid))
@@ -182,7 +183,21 @@ def coarsen(
     return pl.concat(done).sort(*WINDOW_KEY) if done else parts.clear()
 
 
+def _once(parts: pl.DataFrame, grid: int, timezone: str) -> pl.DataFrame:
+    """Without the windows that lie in a day or month which is there itself."""
+    for whole in (Resolution.P1M, Resolution.P1D):
+        key = ["device_key", "field", "window_start"]
+        there = parts.filter(pl.col("resolution") == whole.rank).select(key)
+        if there.height:
+            starts = window_starts(parts["window_start"].to_numpy(), whole, grid, timezone)
+            inside = parts.select("device_key", "field", window_start=pl.Series(starts))
+            known = inside.join(there.with_columns(_in=True), on=key, how="left", maintain_order="left")["_in"]
+            parts = parts.filter(known.is_null() | (parts["resolution"] >= whole.rank))
+    return parts
+
+
 def _coarsened(parts: pl.DataFrame, to: Resolution, grid: int, timezone: str) -> pl.DataFrame:
+    parts = _once(parts, grid, timezone)
     starts = parts["window_start"].to_numpy()
     ends = _ends_of(parts, timezone)
     into, until = (window_starts(instants, to, grid, timezone) for instants in (starts, ends - 1))

@@ -13,7 +13,7 @@ before them is noticed. One token has one spelling.
 Nothing here logs, reads a clock or does I/O; no object shows its key in repr() or lets itself be pickled.
 """
 
-import hmac
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +45,12 @@ class TokenKind(StrEnum):
     SITE = "site"
 
 
+_KEY_FOLLOWS: Final = (8).to_bytes(4)
+_EPOCH_FOLLOWS: Final = (8).to_bytes(4)
+_SECRET_FOLLOWS: Final = TOKEN_SECRET_BYTES.to_bytes(4)
+_HEADS: Final = {kind: prefixed(_VERSION, kind.encode()) + _EPOCH_FOLLOWS for kind in TokenKind}
+
+
 class OwnerSecret(Closed):
     """What a recipient's tokens for one owner are made from: the epoch of both, and the owner's token secret."""
 
@@ -62,25 +68,27 @@ class OwnerSecret(Closed):
 
     def message(self, kind: TokenKind) -> bytes:
         """What comes before the subject's key in the HMAC's input, and that key's length."""
-        head = prefixed(_VERSION, kind.encode(), self._epoch.to_bytes(8), self._secret)
-        return head + (8).to_bytes(4)
+        return b"".join((_HEADS[kind], self._epoch.to_bytes(8), _SECRET_FOLLOWS, self._secret, _KEY_FOLLOWS))
 
 
 class Tokenizer(Closed):
     """Makes one recipient's tokens under one version of its key. Safe from any thread.
 
-    At most ``capacity`` tokens are remembered (about 150 bytes each), by kind, epoch and subject: about 1.5 µs for
-    one that is not, 0.1 µs for one that is.
+    At most ``capacity`` tokens are remembered (about 150 bytes each), by kind, epoch and subject: about 3 µs for
+    one that is not, 0.7 µs for one that is.
     """
 
-    __slots__ = ("_capacity", "_key", "_lock", "_older", "_recent")
+    __slots__ = ("_capacity", "_inner", "_lock", "_older", "_outer", "_recent")
 
     def __init__(self, recipient_secret: bytes, *, capacity: int = DEFAULT_CAPACITY) -> None:
         if len(recipient_secret) != RECIPIENT_SECRET_BYTES:
             raise KeystoreError(f"a recipient's key has {RECIPIENT_SECRET_BYTES} bytes, not {len(recipient_secret)}")
         if capacity < 2:
             raise ValueError("the capacity is at least 2")
-        self._key = recipient_secret
+        # HMAC (RFC 2104) with its two first blocks done: a third of the time of hmac.digest, which does them each time.
+        self._inner, self._outer = (
+            hashlib.sha256(bytes(byte ^ pad for byte in recipient_secret.ljust(64, b"\0"))) for pad in (0x36, 0x5C)
+        )
         self._capacity = capacity
         self._lock = threading.Lock()
         # Two generations: when the recent one is full it becomes the older one, which is forgotten.
@@ -121,12 +129,14 @@ class Tokenizer(Closed):
         missing = [index for index, token in enumerate(found) if token is None]
         if missing:
             messages = {owner: owners[owner].message(kind) for owner in {owner_keys[index] for index in missing}}
-            key, digest = self._key, hmac.digest
-            macs = b"".join(
-                digest(key, messages[owner_keys[i]] + subject_keys[i].to_bytes(8, signed=True), "sha256")[:TOKEN_BYTES]
-                for i in missing
-            )
-            made = _written(kind, np.frombuffer(macs, np.uint8).reshape(-1, TOKEN_BYTES))
+            inner, outer = self._inner.copy, self._outer.copy
+            macs = []
+            for index in missing:
+                within, around = inner(), outer()
+                within.update(messages[owner_keys[index]] + subject_keys[index].to_bytes(8, signed=True))
+                around.update(within.digest())
+                macs.append(around.digest()[:TOKEN_BYTES])
+            made = _written(kind, np.frombuffer(b"".join(macs), np.uint8).reshape(-1, TOKEN_BYTES))
             for index, token in zip(missing, made, strict=True):
                 found[index] = token
             self._remember([wanted[index] for index in missing], made)
@@ -175,7 +185,7 @@ def parse_token(text: str) -> Token:
     *data, check = values
     number = _joined(data)
     # 26 letters hold 130 bits: two that are always 0, or one token would have four spellings.
-    if number & 0b11 or check != int(_check(kind, np.array([data], np.uint8))[0]):
+    if number & 0b11 or check != _check_one(kind, data):
         raise InputError("the token has a wrong letter in it", remedy="copy it again, whole")
     return Token(kind, (number >> 2).to_bytes(TOKEN_BYTES))
 
@@ -208,6 +218,7 @@ def _products() -> npt.NDArray[np.uint8]:
 
 
 _PRODUCTS: Final = _products()
+_ROWS: Final[list[list[int]]] = _PRODUCTS.tolist()
 _PLACES: Final = np.arange(TOKEN_LETTERS - 1)
 
 
@@ -217,6 +228,14 @@ def _check(kind: TokenKind, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uin
     summed: npt.NDArray[np.uint8] = np.bitwise_xor.reduce(products, axis=1)
     summed ^= _PRODUCTS[TOKEN_LETTERS - 1, _SYMBOLS[kind]]
     return summed
+
+
+def _check_one(kind: TokenKind, values: Sequence[int]) -> int:
+    """The same for one token, without the cost of an array."""
+    check = _ROWS[TOKEN_LETTERS - 1][_SYMBOLS[kind]]
+    for row, value in zip(_ROWS, values, strict=False):  # the last row is the kind's
+        check ^= row[value]
+    return check
 
 
 def _written(kind: TokenKind, macs: npt.NDArray[np.uint8]) -> list[str]:

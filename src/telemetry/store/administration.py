@@ -112,7 +112,7 @@ class Administration:
         return await self._rows("owners")
 
     async def sites(self, owner_key: int | None = None) -> list[Row]:
-        """site_key, owner_key, created_at, gateways, devices."""
+        """site_key, owner_key, created_at, sold, gateways, devices."""
         return await self._rows("sites", owner_key)
 
     async def gateways(self, site_key: int | None = None) -> list[Row]:
@@ -124,7 +124,7 @@ class Administration:
     async def devices(
         self, *, site_key: int | None = None, gateway_key: int | None = None, limit: int | None = None
     ) -> list[Row]:
-        """device_key, site_key, gateway_key, owner_key, kind, enrolled_at,
+        """device_key, site_key, gateway_key, owner_key, kind, enrolled_at, retired,
         elsewhere: another site has its serial.
         """
         return await self._rows("devices", site_key, gateway_key, limit)

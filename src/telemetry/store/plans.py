@@ -8,10 +8,11 @@ settles something does not wait with it: owners are locked beside their rows, an
 change made meanwhile makes its mark anew; that one was not read here, stays, and is compiled next.
 """
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -115,17 +116,20 @@ async def stored_of(connection: asyncpg.Connection, keys: Sequence[int]) -> dict
             used |= {number for row in later.values() for number in row["site_classes"]}
             rows = await connection.fetch(_SQL["classes"], sorted(used))
     classes = {row["plan_class"]: plan_class_of(row) for row in rows}
+    of_owner: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in sites:
+        of_owner[row["owner_key"]].append(row)
     found = {}
     for key, each in settings.items():
         due_at = later[key]["due_at"] if key in later else None
-        numbers = {row["site_key"]: row["plan_classes"] for row in sites if row["owner_key"] == key}
+        numbers = {row["site_key"]: row["plan_classes"] for row in of_owner[key]}
         numbers[LATER] = later[key]["site_classes"] if key in later else [0] * len(DeviceKind)
         found[key] = StoredPlan(
             settings=each,
             at=at,
             numbers={(site, kind): of[kind - 1] for site, of in numbers.items() for kind in DeviceKind},
             classes={(site, kind): classes[of[kind - 1]] for site, of in numbers.items() for kind in DeviceKind},
-            astray=sum(row["astray"] for row in sites if row["owner_key"] == key),
+            astray=sum(row["astray"] for row in of_owner[key]),
             due_at=due_at,
             pending=key in marked or (due_at is not None and due_at <= at),
         )
@@ -150,7 +154,8 @@ async def _recompile(connection: asyncpg.Connection, keys: Sequence[int]) -> Non
     if changed:
         kinds = [ChangeKind.SITE.value] * len(changed)
         await connection.fetchval(_SQL["bump_version"], kinds, sorted(changed))
-    await connection.execute(_SQL["clear_marks"], *map(list, zip(*marks, strict=True)) if marks else ([], []))
+    if marks:
+        await connection.execute(_SQL["clear_marks"], *map(list, zip(*marks, strict=True)))
 
 
 async def _set_classes(connection: asyncpg.Connection, sites: Mapping[int, list[int]]) -> set[int]:
@@ -177,8 +182,8 @@ async def _numbers(connection: asyncpg.Connection, classes: set[PlanClass]) -> d
                 [_listed(one.retention_days) for one in new],
                 [one.withhold and one.withhold.value for one in new],
             )
-            await connection.execute(_SQL["add_classes"], *columns)
-            known = await _known_numbers(connection, list(by_digest))
+            added = await connection.fetch(_SQL["add_classes"], *columns)
+            known |= {row["digest"]: row["plan_class"] for row in added}
     return {one: known[digest] for digest, one in by_digest.items()}
 
 
@@ -198,7 +203,8 @@ async def _set_owner_plans(
             plain.append(key)
         else:
             rows.append((key, _listed(later), plan.next_change))
-    await connection.execute(_SQL["drop_owner_plan"], plain)
+    if plain:
+        await connection.execute(_SQL["drop_owner_plan"], plain)
     if rows:
         await connection.execute(_SQL["set_owner_plan"], *map(list, zip(*rows, strict=True)))
 

@@ -26,6 +26,7 @@ from telemetry.model.identity import (
     Enrolment,
     Gateway,
     NewDevice,
+    device_frame,
 )
 from telemetry.ports import RegistryChanges
 from telemetry.privacy.plan import DATA_CLASSES, Plan, PlanClass
@@ -34,6 +35,7 @@ from telemetry.store.failures import reported
 from telemetry.store.sql import queries
 
 _ENROL_AT_ONCE: Final = 5_000  # rows of one transaction: a sealed serial has 1.2 kB, and locks are held meanwhile
+_LOAD_INSTEAD: Final = 20_000  # changed keys: loading everything is quicker than so many by index
 
 # Binary COPY (PostgreSQL documentation, COPY, "Binary Format"): header, one record per row, a trailer of -1.
 _COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -75,7 +77,7 @@ class PostgresRegistryStore:
         async with self._snapshot("loading the registry") as connection:
             version = await connection.fetchval(self._sql["version"])
             gateways = await connection.fetch(self._sql["gateways"])
-            devices = await self._devices(connection, "copy_devices")
+            devices = await self._devices(connection)
             classes = await self._classes(connection, 0)
         return [_gateway(row) for row in gateways], devices, Plan.of(version, classes)
 
@@ -86,29 +88,37 @@ class PostgresRegistryStore:
             if plan.version < state["feed_from"]:
                 return None
             keys: dict[ChangeKind, list[int]] = {kind: [] for kind in ChangeKind}
-            for row in await connection.fetch(self._sql["changes"], plan.version):
+            changed = await connection.fetch(self._sql["changes"], plan.version, _LOAD_INSTEAD)
+            for row in changed:
                 keys[ChangeKind(row["kind"])].append(row["key"])
-            if keys[ChangeKind.ALL]:
+            if keys[ChangeKind.ALL] or len(changed) == _LOAD_INSTEAD:
                 return None
-            sites = set(keys[ChangeKind.SITE])
-            sites |= {row["site_key"] for row in await connection.fetch(self._sql["sites_of"], keys[ChangeKind.OWNER])}
+            sites = await self._sites(connection, keys)
             wanted = keys[ChangeKind.GATEWAY]
-            gateways = await connection.fetch(self._sql["gateways_of"], wanted, list(sites))
+            gateways = await connection.fetch(self._sql["gateways_of"], wanted, sites)
+            devices = await connection.fetch(self._sql["devices_of"], sites) if sites else ()
             return RegistryChanges(
                 plan=plan.extended(state["version"], await self._classes(connection, plan.classes)),
                 gateways=[_gateway(row) for row in gateways],
-                devices=await self._devices(connection, "copy_devices_of", list(sites)),
-                sites=sorted(sites),
+                devices=device_frame([_device(row) for row in devices]),
+                sites=sites,
                 gone_gateways=sorted(set(wanted) - {row["gateway_key"] for row in gateways}),
             )
 
-    async def _devices(self, connection: asyncpg.Connection, statement: str, *arguments: Any) -> pl.DataFrame:
+    async def _sites(self, connection: asyncpg.Connection, keys: Mapping[ChangeKind, list[int]]) -> list[int]:
+        """The sites that changed, by themselves or with their owner."""
+        sites = set(keys[ChangeKind.SITE])
+        if owners := keys[ChangeKind.OWNER]:
+            sites |= {row["site_key"] for row in await connection.fetch(self._sql["sites_of"], owners)}
+        return sorted(sites)
+
+    async def _devices(self, connection: asyncpg.Connection) -> pl.DataFrame:
         stream = bytearray()
 
         async def receive(data: bytes) -> None:
             stream.extend(data)
 
-        await connection.copy_from_query(self._sql[statement], *arguments, output=receive, format="binary")
+        await connection.copy_from_query(self._sql["copy_devices"], output=receive, format="binary")
         return devices_from_copy(stream)
 
     async def _classes(self, connection: asyncpg.Connection, first: int) -> dict[int, PlanClass]:

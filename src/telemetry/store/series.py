@@ -25,7 +25,7 @@ _COLUMNS: Final = (
     *((name, ">i8") for name in ("last_at", "lowest", "highest", "slots")),
     *((name, ">i2") for name in ("resolution", "grid", "field")),
 )
-_WRITE_AT_ONCE: Final = 50_000
+_WRITE_AT_ONCE: Final = 10_000  # rows of one statement: the driver encodes them in the event loop
 ALL_RANKS: Final = (1, 2, 3, 4, 5, 6)
 
 

@@ -25,7 +25,6 @@ async def read_settings(connection: asyncpg.Connection, owner_keys: Sequence[int
     keys = list(owner_keys)
     owners = await connection.fetch(_SQL["owners"], keys)
     sites = _by_owner(await connection.fetch(_SQL["sites"], keys))
-    keepings = {row["owner_key"]: row["settings"] for row in await connection.fetch(_SQL["keepings"], keys)}
     grants = _by_owner(await connection.fetch(_SQL["grants"], keys))
     objections = _by_owner(await connection.fetch(_SQL["objections"], keys))
     policies = {row["policy"]: row["expires_at"] for row in await connection.fetch(_SQL["policies"])}
@@ -34,7 +33,7 @@ async def read_settings(connection: asyncpg.Connection, owner_keys: Sequence[int
         key: OwnerSettings(
             owner_key=key,
             sites=tuple(row["site_key"] for row in sites[key]),
-            keeping=Keeping.model_validate_json(keepings[key]) if key in keepings else Keeping(),
+            keeping=Keeping.model_validate_json(owner["keeping"]) if owner["keeping"] else Keeping(),
             grants=tuple(map(grant_of, grants[key])),
             policies=policies,
             closed=closed,

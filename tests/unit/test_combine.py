@@ -30,6 +30,7 @@ from telemetry.privacy.combine import (
     in_force,
     instant_us,
     levels,
+    merged,
     not_shared,
     permitted_instants,
 )
@@ -197,6 +198,10 @@ class TestRule16Guards:
         assert guard(*about, Tenure(), NOW_US) == (start - before * us, end + after * us)
         assert guard(*about, Tenure(), end) == (start - before * us, end)
         assert guard(*about, Tenure(start, end), NOW_US) == (start, end)
+
+
+def test_neighbouring_intervals_are_one() -> None:
+    assert merged([(5, 9), (0, 2), (2, 3), (6, 7)]) == ((0, 3), (5, 9))
 
 
 class TestRule20SameGrid:

@@ -22,16 +22,21 @@ WHERE withdrawn_at IS NULL OR now() < withdrawn_at
 -- name: epochs
 SELECT owner_key, epoch FROM consent.relation WHERE owner_key = ANY ($1::bigint[])
 
+-- Policies are hashed and use no index, so statements say themselves which rows they want.
+-- name: seen
+SELECT seen.devices, seen.sites FROM consent.sight() AS seen
+
 -- name: devices
-SELECT d.device_key, d.kind, s.site_key, s.owner_key, s.tenure_from, s.tenure_until
-FROM consent.device AS d
-JOIN consent.site AS s USING (site_key)
+SELECT device_key, kind, site_key FROM consent.device WHERE device_key = ANY ($1::bigint[])
+
+-- name: sites
+SELECT site_key, owner_key, tenure_from, tenure_until FROM consent.site WHERE site_key = ANY ($1::bigint[])
 
 -- name: places
-SELECT p.site_key, p.country, p.region, p.timezone FROM consent.site_place AS p
+SELECT site_key, country, region, timezone FROM consent.site_place WHERE site_key = ANY ($1::bigint[])
 
 -- name: labels
-SELECT site_key, label FROM consent.site_label
+SELECT site_key, label FROM consent.site_label WHERE site_key = ANY ($1::bigint[])
 
 -- name: record
 INSERT INTO audit.read (recipient_key, owner_key, purpose, way, fields, resolution, from_at, to_at)

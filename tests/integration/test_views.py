@@ -96,6 +96,19 @@ class TestRule16Guards:
             assert (await world.views.view(LOOKER, asked)).rows.height == expected
             await world.admin.execute("DELETE FROM consent.restriction")
 
+    async def test_nothing_beyond_the_tenure_has_to_be_granted(self, world: ViewWorld) -> None:
+        """A series begins and ends with its tenure: the first and last windows of a counter are shown."""
+        began, over = NOON - 10 * HOUR, NOON - 6 * HOUR
+        await world.admin.execute("UPDATE consent.site SET tenure_from = $1, tenure_until = $2", began, over)
+        await world.admin.execute("INSERT INTO consent.restriction VALUES ($1, $2, $3)", OWNER, over, over + HOUR)
+        await consents.add_grant(world.admin, 1, OWNER, LOOKER, fields=["energy_total_wh"], data_from=began)
+        starts = [began - QUARTER, began, over - QUARTER, over]
+        await world.series(
+            [{"device_key": DEVICE, "field": "energy_total_wh", "start": start, "amount": 5} for start in starts]
+        )
+        view = await world.views.view(LOOKER, query(NOON - DAY, NOON))
+        assert set(values(view, "energy_total_wh")) == {began, over - QUARTER}
+
 
 class TestRule20Resolution:
     async def test_served_is_the_coarser_of_asked_and_granted(self, world: ViewWorld) -> None:
@@ -127,14 +140,16 @@ class TestRule20Resolution:
         await consents.add_grant(world.admin, 2, OWNER, LOOKER, resolution=Resolution.PT1H.rank)
         start = NOON - 4 * HOUR
         await world.series(
-            [{"device_key": DEVICE, "start": start + n * QUARTER, "amount": mean_amount(n)} for n in range(12)]
+            [{"device_key": DEVICE, "start": start + n * QUARTER, "amount": mean_amount(n)} for n in range(16)]
         )
+        world.now = NOON + 10 * MINUTE  # the last hour is over as well, and served finer
         view = await world.views.view(LOOKER, query(start - HOUR, NOON))
+        assert view.rows.height == 10
         assert values(view) == {
             start: 1.5,
             start + HOUR: 5.5,
             start + 2 * HOUR: 9.5,  # its first quarter's guard begins before the finer grant's data
-            **{start + n * QUARTER: float(n) for n in (9, 10, 11)},
+            **{start + n * QUARTER: float(n) for n in range(9, 16)},
         }
 
     async def test_what_is_kept_coarser_is_served_as_it_is_kept(self, world: ViewWorld) -> None:

@@ -30,6 +30,7 @@ from telemetry.privacy.combine import (
     in_force,
     instant_us,
     levels,
+    merged,
     not_shared,
     permitted_instants,
 )
@@ -183,6 +184,24 @@ class TestRule18DenialsWin:
     def test_purposes_never_add_up(self) -> None:
         with pytest.raises(ValueError, match="never add up"):
             combine([power(), power(2, purpose=SharingPurpose.BILLING)], SITE, Standing(), NOW)
+
+
+class TestRule16Guards:
+    @pytest.mark.parametrize(
+        ("field", "before", "after"),
+        [("ac_power_w", 5, 0), ("energy_total_wh", 60, 60), ("alert_code", 0, 0), ("battery_soc_pct", 0, 0)],
+    )
+    def test_what_may_have_shaped_a_window(self, field: str, before: int, after: int) -> None:
+        start, end = instant_us(NOW - 5 * HOUR), instant_us(NOW - 4 * HOUR)
+        about = FIELD_INDEX[field], (start, end)
+        us = 60_000_000
+        assert guard(*about, Tenure(), NOW_US) == (start - before * us, end + after * us)
+        assert guard(*about, Tenure(), end) == (start - before * us, end)
+        assert guard(*about, Tenure(start, end), NOW_US) == (start, end)
+
+
+def test_neighbouring_intervals_are_one() -> None:
+    assert merged([(5, 9), (0, 2), (2, 3), (6, 7)]) == ((0, 3), (5, 9))
 
 
 class TestRule20SameGrid:

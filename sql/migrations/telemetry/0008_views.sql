@@ -6,31 +6,32 @@
 -- keys) narrows a statement to some owners, so that it need not add up what others granted; it widens nothing.
 --
 -- Policies run for every row. Those on places, devices and readings therefore ask one value that is worked out once
--- a statement (an InitPlan): sorted arrays, searched by an index or width_bucket. It knows nothing finer than site,
+-- a statement (an InitPlan): sorted arrays, hashed or searched by width_bucket. It knows nothing finer than site,
 -- kind and instant: fields and resolutions are cut above it (telemetry.privacy.combine), which looks at every grant anew.
 -- Each line marked "predicate" has a test that fails without it.
 
+-- Without SET they are inlined; they name nothing that a search path could change.
 CREATE FUNCTION consent.viewing_owner() RETURNS bigint
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    SELECT CASE WHEN coalesce(current_setting('telemetry.recipient', true), '') = '' -- predicate: not both
-        THEN nullif(current_setting('telemetry.owner', true), '')::bigint END
+    SELECT CASE WHEN coalesce(pg_catalog.current_setting('telemetry.recipient', true), '') = '' -- predicate: not both
+        THEN nullif(pg_catalog.current_setting('telemetry.owner', true), '')::bigint END
 $$;
 
 CREATE FUNCTION consent.viewing_recipient() RETURNS bigint
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    SELECT CASE WHEN coalesce(current_setting('telemetry.owner', true), '') = '' -- predicate: not both
-        THEN nullif(current_setting('telemetry.recipient', true), '')::bigint END
+    SELECT CASE WHEN coalesce(pg_catalog.current_setting('telemetry.owner', true), '') = '' -- predicate: not both
+        THEN nullif(pg_catalog.current_setting('telemetry.recipient', true), '')::bigint END
 $$;
 
 CREATE FUNCTION consent.viewing_purpose() RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT nullif(current_setting('telemetry.purpose', true), '') $$;
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT nullif(pg_catalog.current_setting('telemetry.purpose', true), '') $$;
 
 CREATE FUNCTION consent.viewing_scope() RETURNS bigint[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT nullif(current_setting('telemetry.scope', true), '')::bigint[] $$;
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$ SELECT nullif(pg_catalog.current_setting('telemetry.scope', true), '')::bigint[] $$;
 
 -- Grants of the recipient and purpose that count now. Denials win.
 CREATE FUNCTION consent.grants_in_force() RETURNS SETOF consent.active_grant
@@ -41,9 +42,9 @@ AS $$
     JOIN consent.owner AS o USING (owner_key)
     JOIN consent.recipient AS r USING (recipient_key)
     JOIN consent.policy AS p USING (policy)
-    WHERE g.recipient_key = consent.viewing_recipient() -- predicate: recipient
-        AND g.purpose = consent.viewing_purpose() -- predicate: purpose
-        AND (consent.viewing_scope() IS NULL OR g.owner_key = ANY (consent.viewing_scope())) -- predicate: scope
+    WHERE g.recipient_key = (SELECT consent.viewing_recipient()) -- predicate: recipient
+        AND g.purpose = (SELECT consent.viewing_purpose()) -- predicate: purpose
+        AND ((SELECT consent.viewing_scope()) IS NULL OR g.owner_key = ANY ((SELECT consent.viewing_scope())::bigint[])) -- predicate: scope
         AND g.start <= now() -- predicate: begun
         AND (g.until IS NULL OR now() < g.until) -- predicate: not over
         AND o.erased_at IS NULL -- predicate: not erased
@@ -92,7 +93,7 @@ AS $$
     FROM consent.owner AS o
     JOIN consent.site AS s USING (owner_key)
     JOIN consent.device AS d USING (site_key)
-    WHERE o.owner_key = consent.viewing_owner() -- predicate: own
+    WHERE o.owner_key = (SELECT consent.viewing_owner()) -- predicate: own
         AND o.erased_at IS NULL -- predicate: own, not erased
 $$;
 
@@ -180,17 +181,17 @@ GRANT SELECT (device_key, site_key, kind) ON consent.device TO telemetry_views;
 GRANT SELECT (site_key, country, region, timezone) ON consent.site_place TO telemetry_views;
 GRANT SELECT (recipient_key, site_key, label) ON consent.site_label TO telemetry_views;
 CREATE POLICY views_read ON consent.site FOR SELECT TO telemetry_views USING (
-    site_key = ANY (((SELECT consent.sight())).sites) -- predicate: seen
+    site_key IN (SELECT unnest(((SELECT consent.sight())).sites)) -- predicate: seen
 );
 CREATE POLICY views_read ON consent.device FOR SELECT TO telemetry_views USING (
-    device_key = ANY (((SELECT consent.sight())).devices) -- predicate: seen
+    device_key IN (SELECT unnest(((SELECT consent.sight())).devices)) -- predicate: seen
 );
 CREATE POLICY views_read ON consent.site_place FOR SELECT TO telemetry_views USING (
-    site_key = ANY (((SELECT consent.sight())).placed) -- predicate: placed
+    site_key IN (SELECT unnest(((SELECT consent.sight())).placed)) -- predicate: placed
 );
 CREATE POLICY views_read ON consent.site_label FOR SELECT TO telemetry_views USING (
     recipient_key = (SELECT consent.viewing_recipient()) -- predicate: recipient
-    AND site_key = ANY (((SELECT consent.sight())).celled) -- predicate: celled
+    AND site_key IN (SELECT unnest(((SELECT consent.sight())).celled)) -- predicate: celled
 );
 
 -- Readings, through their parents alone: nobody but the worker and the rollup has a right on a partition.

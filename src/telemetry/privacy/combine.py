@@ -10,9 +10,10 @@ visible where spans of that resolution or finer cover every instant that may hav
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
-from telemetry.model.fields import CATALOGUE, FIELDS_OF_KIND, DataClass, DeviceKind, Field
+from telemetry.model.fields import CATALOGUE, FIELD_NAMES, FIELDS_OF_KIND, DataClass, DeviceKind, Field
 from telemetry.model.series import (
     AGGREGATES,
     GAP_MAX_US,
@@ -150,8 +151,15 @@ def in_force(grants: Iterable[Grant], standing: Standing, now: datetime) -> tupl
     return tuple(grant for grant in grants if grant.active(now) and not standing.denies(grant, now_us))
 
 
-def combine(grants: Iterable[Grant], site_key: int, standing: Standing, now: datetime) -> SiteView:
-    """Add up what grants of one owner, recipient and purpose allow of one site.
+def combine(
+    grants: Iterable[Grant],
+    site_key: int,
+    standing: Standing,
+    now: datetime,
+    *,
+    kinds_there: Iterable[DeviceKind] = DeviceKind,
+) -> SiteView:
+    """Add up what grants of one owner, recipient and purpose allow of one site, for the kinds of device there.
 
     Raises:
         ValueError: the grants are of several owners, recipients or purposes, which never add up (rule 18).
@@ -161,7 +169,7 @@ def combine(grants: Iterable[Grant], site_key: int, standing: Standing, now: dat
     if len({(grant.owner_key, grant.recipient_key, grant.terms.purpose) for grant in counting}) > 1:
         raise ValueError("grants of different owners, recipients or purposes never add up")
     kinds = {}
-    for kind in DeviceKind:
+    for kind in kinds_there:
         of_kind = [grant for grant in counting if grant.terms.kinds is None or kind in grant.terms.kinds]
         if of_kind:
             kinds[kind] = _kind_view(of_kind, standing, now)
@@ -175,22 +183,25 @@ def covers_site(grant: Grant, site_key: int) -> bool:
 
 
 def _kind_view(grants: Sequence[Grant], standing: Standing, now: datetime) -> KindView:
-    fields: dict[str, tuple[Span, ...]] = {}
-    allowed = {grant.grant_key: permitted_instants(grant, standing, now) for grant in grants}
-    for field in CATALOGUE:
-        admitting = [grant for grant in grants if grant.terms.admits(field.name)]
-        if admitting:
-            fields[field.name] = tuple(
-                sorted(
-                    Span(grant.terms.resolution.rank, *interval, extremes=grant.terms.extremes and has_extremes(field))
-                    for grant in admitting
-                    for interval in allowed[grant.grant_key]
-                )
-            )
+    found: dict[str, list[Span]] = {}
+    for grant in grants:
+        terms, intervals = grant.terms, permitted_instants(grant, standing, now)
+        for name, extremes in _admitted(terms.classes, terms.fields):
+            spans = found.setdefault(name, [])
+            spans += [Span(terms.resolution.rank, *each, extremes=terms.extremes and extremes) for each in intervals]
+    fields = {name: tuple(sorted(found[name])) for name in FIELD_NAMES if name in found}
     real_time = any(
         DataClass.ALERT in grant.terms.classes and grant.terms.resolution is Resolution.RAW for grant in grants
     )
     return KindView(fields, max((grant.terms.serial for grant in grants), key=lambda s: s.rank), real_time)
+
+
+@lru_cache(maxsize=4096)
+def _admitted(classes: frozenset[DataClass], fields: frozenset[str]) -> tuple[tuple[str, bool], ...]:
+    """The fields that a grant of these names, and whether each has a minimum and a maximum."""
+    return tuple(
+        (field.name, has_extremes(field)) for field in CATALOGUE if field.name in fields or field.data_class in classes
+    )
 
 
 def permitted_instants(grant: Grant, standing: Standing, now: datetime) -> tuple[Interval, ...]:
@@ -269,7 +280,7 @@ def levels(
         if allowed:
             extremes = merged((span.from_us, span.to_us) for span in usable if span.extremes)
             found.append(Level(rank, allowed, served if rank in granted else allowed, extremes, on))
-            served = allowed if rank in granted else served
+            served = allowed
     return tuple(found)
 
 

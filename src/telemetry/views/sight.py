@@ -92,7 +92,7 @@ async def snapshot(connection: Any, viewer: Viewer) -> AsyncIterator[datetime]:
 
 async def look(connection: Any, viewer: Viewer, now: datetime) -> Sight:
     """Read and add up the settings, inside of ``snapshot``."""
-    rows = await connection.fetch(_SQL["devices"])
+    rows = await _rows(connection)
     devices: tuple[SeenDevice, ...]
     if viewer.owner_key is not None:
         own = own_view(now)
@@ -103,6 +103,14 @@ async def look(connection: Any, viewer: Viewer, now: datetime) -> Sight:
         owners = sorted({device.owner_key for device in devices})
         epochs = {row["owner_key"]: row["epoch"] for row in await connection.fetch(_SQL["epochs"], owners)}
     return Sight(viewer, now, devices, epochs, await _places(connection, devices))
+
+
+async def _rows(connection: Any) -> list[dict[str, Any]]:
+    """Devices with their sites: device_key, kind, site_key, owner_key, tenure_from, tenure_until."""
+    seen = await connection.fetchrow(_SQL["seen"])
+    sites = {row["site_key"]: row for row in await connection.fetch(_SQL["sites"], seen["sites"])}
+    found = await connection.fetch(_SQL["devices"], seen["devices"])
+    return [dict(row) | dict(sites[row["site_key"]]) for row in found]
 
 
 def own_view(now: datetime) -> SiteView:
@@ -148,10 +156,14 @@ def _devices(
     now: datetime,
 ) -> Iterable[SeenDevice]:
     sites: dict[int, SiteView] = {}
+    there: dict[int, set[DeviceKind]] = {}
+    for row in rows:
+        there.setdefault(row["site_key"], set()).add(DeviceKind(row["kind"]))
     for row in rows:
         owner, site = row["owner_key"], row["site_key"]
         if site not in sites:
-            sites[site] = combine(grants.get(owner, ()), site, standings.get(owner, Standing()), now)
+            standing = standings.get(owner, Standing())
+            sites[site] = combine(grants.get(owner, ()), site, standing, now, kinds_there=there[site])
         if DeviceKind(row["kind"]) in sites[site].kinds:
             yield _seen(row, sites[site])
 
@@ -173,9 +185,11 @@ def _seen(row: Mapping[str, Any], site: SiteView) -> SeenDevice:
 
 async def _places(connection: Any, devices: Iterable[SeenDevice]) -> dict[int, Place]:
     granted = {device.site_key: device.place for device in devices}
-    labels = {row["site_key"]: row for row in await connection.fetch(_SQL["labels"])}
+    if all(place is PlaceSetting.WITHHELD for place in granted.values()):
+        return {}
+    labels = {row["site_key"]: row for row in await connection.fetch(_SQL["labels"], list(granted))}
     found = {}
-    for row in await connection.fetch(_SQL["places"]):
+    for row in await connection.fetch(_SQL["places"], list(granted)):
         place = granted.get(row["site_key"], PlaceSetting.WITHHELD)
         if place is PlaceSetting.WITHHELD:
             continue

@@ -1,10 +1,11 @@
 -- Messages that could not be accepted. Nothing here opens them.
 
--- In key order, for the same reason as everywhere. A message that is known already adds to `seen` alone.
+-- In key order, for the same reason as everywhere. A message that is known already adds to `seen` alone; one whose
+-- payload is not kept (beyond the gateway's quota) has nothing that could be recovered.
 -- name: hold
 INSERT INTO readings.quarantine AS q
-    (gateway_key, owner_key, reason, codec, detail, readings, size_bytes, digest, sealed, seen)
-SELECT * FROM unnest(
+    (gateway_key, owner_key, reason, codec, detail, readings, size_bytes, digest, sealed, seen, state)
+SELECT m.*, CASE WHEN length(m.sealed) = 0 THEN 'discarded' ELSE 'held' END FROM unnest(
     $1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bytea[],
     $9::bytea[], $10::bigint[]
 ) AS m (gateway_key, owner_key, reason, codec, detail, readings, size_bytes, digest, sealed, seen)

@@ -5,7 +5,7 @@ SELECT version FROM consent.state
 SELECT version, feed_from FROM consent.state
 
 -- name: changes
-SELECT DISTINCT kind, key FROM consent.change WHERE version > $1
+SELECT DISTINCT kind, key FROM consent.change WHERE version > $1 LIMIT $2
 
 -- name: gateways
 SELECT g.gateway_key, g.site_key, s.owner_key, g.name_blind, g.enrolment, g.device_limit, g.backfill_us,

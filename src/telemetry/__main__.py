@@ -32,6 +32,7 @@ ENTRIES: Final = (
     Entry("recipient", "telemetry.cli.recipient:recipient", "Who may be granted something.", _SHARE),
     Entry("grant", "telemetry.cli.grant:grant", "What owners allow recipients to see.", _SHARE),
     Entry("explain", "telemetry.cli.explain:explain_command", "What a recipient may see, in sentences.", _SHARE),
+    Entry("preview", "telemetry.cli.preview:preview", "The very rows that a recipient would get.", _SHARE),
     Entry("receipt", "telemetry.cli.receipt:receipt", "Signed receipts of grants.", _SHARE),
     Entry("settings", "telemetry.cli.settings:settings", "Many owners' settings as a file.", _SHARE),
     Entry("keeping", "telemetry.cli.keeping:keeping", "What may be stored of an owner.", _SHARE),

@@ -187,6 +187,7 @@ class Worker:
                 codec=codec,
                 future_limit_us=round(config.pipeline.future_limit_s * MICROSECONDS),
                 tick_us=round(config.pipeline.tick_s * MICROSECONDS),
+                quarantine_bytes_per_hour=config.pipeline.quarantine_bytes_per_hour,
             ),
             reload_plan=reload_plan,
             told=functools.partial(self._enrolled, registry),

@@ -37,7 +37,7 @@ class BrokerConfig(_Section):
     session_expiry_s: int = Field(7 * 86400, ge=60, description="how long the broker keeps our session")
     receive_maximum: int = Field(20_000, ge=1, le=65_534, description="messages unacknowledged at once")
     max_pending_bytes: int = Field(
-        64 * 2**20, ge=2**20, description="payload bytes unacknowledged before reading stops"
+        32 * 2**20, ge=2**20, description="payload bytes unacknowledged before reading stops"
     )
     max_message_bytes: int = Field(256 * 1024, ge=1024, le=16 * 2**20, description="larger ones are refused")
     reconnect_min_s: float = Field(0.2, gt=0, description="first delay of the jittered back-off")
@@ -65,6 +65,9 @@ class PipelineConfig(_Section):
     future_limit_s: float = Field(300.0, ge=0, le=86_400, description="how far ahead of our clock readings may be")
     watermark_interval_s: float = Field(1.0, gt=0, description="how often gw/<gateway>/committed is published")
     enrolment: Literal["auto", "known"] = Field("auto", description="default for new gateways")
+    quarantine_bytes_per_hour: int = Field(
+        16 * 2**20, ge=0, description="payloads kept of one gateway an hour; further ones are only counted"
+    )
 
 
 class RetentionConfig(_Section):
@@ -74,9 +77,6 @@ class RetentionConfig(_Section):
     series_days: int = Field(3660, ge=1, le=3660, description="windows of the series, where no owner wants less")
     series_class_days: tuple[str, ...] = Field(
         (), description='fewer for single classes of data, as in ["alert=90", "network=30"]'
-    )
-    jobs: bool = Field(
-        True, description="roll up and expire in this process; false where `telemetry rollup` and `retention` run"
     )
 
     @field_validator("series_class_days")
@@ -118,7 +118,7 @@ class ObserveConfig(_Section):
     port: int = Field(9464, ge=0, le=65535, description="0 picks a free port")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_file: Path | None = Field(None, description="JSON lines (0600); standard error without")
-    log_max_bytes: int = Field(64 * 2**20, ge=2**16, description="a log file starts anew at this size or daily")
+    log_max_bytes: int = Field(32 * 2**20, ge=2**16, description="a log file starts anew at this size or daily")
     log_keep_days: int = Field(30, ge=1, le=90, description="older log files are removed")
 
 
@@ -131,6 +131,9 @@ class Config(BaseSettings):
     embedded: bool = Field(True, description="start PostgreSQL and a broker of our own; false in production")
     broker_kind: Literal["auto", "mosquitto", "rumqttd"] = Field(
         "auto", description="embedded broker: mosquitto where it is installed, else rumqttd"
+    )
+    jobs: bool = Field(
+        True, description="compile plans, label places, roll up and expire in this process; false where commands do"
     )
     broker: BrokerConfig = Field(default_factory=BrokerConfig, description="where messages come from")
     database: DatabaseConfig = Field(default_factory=DatabaseConfig, description="where rows go")

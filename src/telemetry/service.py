@@ -5,27 +5,15 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 
-from telemetry.app import SystemClock, Worker, stopper
+from telemetry.app import Worker, stopper
+from telemetry.background import jobs
 from telemetry.config import Config
-from telemetry.errors import KeystoreError, SourceUnavailable, StoreUnavailable
+from telemetry.errors import SourceUnavailable, StoreUnavailable
 from telemetry.health import HealthServer, Heartbeat, Readiness
-from telemetry.maintenance.jobs import ROLLUP, Maintenance, rollup_connector
-from telemetry.maintenance.labels import LabelKeeper
-from telemetry.maintenance.replan import PlanKeeper
 from telemetry.memory import calm_garbage_collection, keep_freed_memory
-from telemetry.observe import Observer, events
+from telemetry.observe import Observer
 from telemetry.servers import Running, servers
-from telemetry.store.connection import connector
-from telemetry.store.keystore import (
-    INGEST_SECRETS,
-    LABEL_SECRETS,
-    PLAN_SECRETS,
-    open_keystore,
-    password_name,
-    role_password,
-)
-
-_RIGHTS = "telemetry_rights"
+from telemetry.store.keystore import INGEST_SECRETS, open_keystore
 
 
 async def serve(config: Config, observer: Observer | None = None) -> None:
@@ -65,12 +53,7 @@ async def working(
     try:
         async with asyncio.TaskGroup() as group:
             others = [group.create_task(heartbeat.run()), group.create_task(running.failed())]
-            if keeper := _plan_keeper(config, running, observer):
-                others.append(group.create_task(keeper.run(), name="plan"))
-            if labels := _label_keeper(config, running, observer):
-                others.append(group.create_task(labels.run(), name="labels"))
-            if config.retention.jobs:
-                others.append(group.create_task(_maintenance(config, running, observer).run()))
+            others += [group.create_task(job, name=name) for name, job in jobs(config, running.endpoints.dsn, observer)]
             work = group.create_task(worker.run())
             yield health, work
             worker.stop()
@@ -79,36 +62,6 @@ async def working(
                 task.cancel()
     finally:
         health.close()
-
-
-def _plan_keeper(config: Config, running: Running, observer: Observer) -> PlanKeeper | None:
-    """What compiles owners whose grants begin or end by time. None where this host does not hold its password: then
-    another host must run it, or `telemetry plan recompile` from time to time.
-    """
-    try:
-        password = role_password(open_keystore(config.data_dir, allowed=PLAN_SECRETS), _RIGHTS)
-    except KeystoreError as error:
-        observer.job_failed(events.JobFailed(events.Job.PLAN, error))
-        return None
-    return PlanKeeper(connector(running.endpoints.dsn, user=_RIGHTS, password=password), observer)
-
-
-def _label_keeper(config: Config, running: Running, observer: Observer) -> LabelKeeper | None:
-    """What keeps place labels. None where this host does not hold its password: `telemetry labels` must run then."""
-    try:
-        password = role_password(open_keystore(config.data_dir, allowed=LABEL_SECRETS), ROLLUP)
-    except KeystoreError as error:
-        observer.job_failed(events.JobFailed(events.Job.LABELS, error))
-        return None
-    connect = connector(running.endpoints.dsn, user=ROLLUP, password=password)
-    return LabelKeeper(connect, observer, k=config.place.k)
-
-
-def _maintenance(config: Config, running: Running, observer: Observer) -> Maintenance:
-    """The jobs beside the worker, with a role and a password of their own, which the worker's keystore refuses."""
-    keystore = open_keystore(config.data_dir, allowed=frozenset({password_name(ROLLUP)}))
-    connect = rollup_connector(config, running.endpoints.dsn, keystore)
-    return Maintenance(config, connect, observer, SystemClock().now_us)
 
 
 async def _broker(worker: Worker) -> None:

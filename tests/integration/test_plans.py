@@ -8,11 +8,12 @@ import pytest
 import pytest_asyncio
 
 from telemetry.errors import PlanError
-from telemetry.maintenance.replan import check_plans, compile_pending
+from telemetry.maintenance.replan import PlanKeeper, check_plans, compile_pending
 from telemetry.model.batch import Withheld
 from telemetry.model.fields import CATALOGUE, FIELD_NAMES, DataClass, DeviceKind
 from telemetry.model.identity import new_key
 from telemetry.model.sharing import Keeping
+from telemetry.observe import Observer
 from telemetry.privacy.plan import DEFAULT_CLASS
 from telemetry.store import plans
 from telemetry.store.plans import pending, recompile
@@ -298,6 +299,45 @@ class TestChecking:
         assert await world.kept(device) == set()
         monkeypatch.undo()
         assert not (await compile_pending(world.rights)).broken
+
+
+class TestKeeping:
+    async def test_what_was_left_over_is_compiled_and_lost_connections_are_replaced(self, world: PlanWorld):
+        home = await world.registry.home()
+        device = await world.device(home)
+        keeper = PlanKeeper(world.registry.connector("telemetry_rights"), Observer(), poll_s=0.05)
+        running = asyncio.create_task(keeper.run())
+        try:
+            for keeping, kept in ((NOTHING, 0), (Keeping(), len(FIELD_NAMES)), (NOTHING, 0)):
+                await world.settling.set_keeping(home.owner_key, keeping)
+                async with asyncio.timeout(20):
+                    while len(await world.kept(device)) != kept:
+                        await asyncio.sleep(0.02)
+                await world.admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE usename = 'telemetry_rights' AND pid <> $1",
+                    world.rights.get_server_pid(),
+                )
+            assert not running.done()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def test_old_changes_are_forgotten_and_it_is_known_how_far_back_they_go(self, world: PlanWorld):
+        await world.rights.execute("SELECT consent.prune_changes('1 day')")
+        home = await world.registry.home()
+        version = await world.version()
+        before = await world.admin.fetchval("SELECT feed_from FROM consent.state")
+        assert before < version
+        await world.admin.execute(
+            "UPDATE consent.change SET at = now() - interval '2 days' WHERE version < $1", version
+        )
+        await plans.prune_changes(world.rights, timedelta(days=1))
+        assert await world.admin.fetchval("SELECT min(version) FROM consent.change") == version
+        assert await world.admin.fetchval("SELECT feed_from FROM consent.state") == version - 1
+        assert home.gateway_key in {
+            row["key"] for row in await world.admin.fetch("SELECT key FROM consent.change WHERE kind = 'gateway'")
+        }
 
 
 @pytest.mark.parametrize(

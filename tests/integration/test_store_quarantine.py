@@ -123,3 +123,12 @@ async def test_pages_and_filters(store: Store) -> None:
     first = await desk.messages(limit=6)
     rest = await desk.messages(limit=6, after=first[-1]["quarantine_key"])
     assert (len(first), len(rest)) == (6, 4)
+
+
+async def test_a_message_whose_payload_is_not_kept_is_counted_and_cannot_be_fetched(store: Store) -> None:
+    unkept = replace(MESSAGE, digest=b"u" * 16, sealed=b"", detail="quota")
+    assert await hold(store, MESSAGE, unkept, unkept) == 1
+    quarantine = await operator(store)
+    (row,) = await quarantine.messages(state="discarded")
+    assert (row["seen"], row["detail"]) == (2, "quota")
+    assert await quarantine.fetch([row["quarantine_key"]]) == []

@@ -41,6 +41,7 @@ MAY_IMPORT = {
 }
 OUTERMOST = {
     "app",
+    "background",
     "servers",
     "service",
     "demo",

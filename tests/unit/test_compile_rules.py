@@ -183,6 +183,18 @@ class TestExplanation:
         assert "grant 8 (maintenance) admits nothing: it was withdrawn." in told
         assert "This changes by time at 2026-11-26 12:00 UTC." in told
 
+    def test_kinds_with_the_same_class_for_other_reasons_are_told_apart(self) -> None:
+        settings = settings_of(
+            grant(1, fields={"ac_power_w"}, kinds={INVERTER}),
+            grant(2, fields={"ac_power_w"}, kinds={BATTERY}),
+            keeping=NOTHING,
+            sites=SITES[:1],
+        )
+        told = explain_plan(settings, compile_owner(settings, NOW), NOW)
+        reasons = [sentence for sentence in told if sentence.startswith("ac_power_w is kept")]
+        assert ["grant 1" in reason for reason in reasons] == [True, False]
+        assert ["grant 2" in reason for reason in reasons] == [False, True]
+
 
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 

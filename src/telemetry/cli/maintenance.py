@@ -19,7 +19,7 @@ OnceOption = Annotated[bool, typer.Option("--once", help="One round, then end; w
 def rollup(once: OnceOption = False, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Turn hot and late readings into windows, and drop the partitions that are done with.
 
-    The service does this itself unless `retention.jobs` is false. Safe beside it: one process works at a time.
+    The service does this itself unless `jobs` is false. Safe beside it: one process works at a time.
 
     Example: telemetry rollup --once
     """
@@ -46,7 +46,7 @@ def rollup(once: OnceOption = False, config: ConfigOption = None, json: JsonOpti
 def retention(once: OnceOption = False, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Coarsen and delete windows as owners and operator settled it.
 
-    The service does this itself, hourly, unless `retention.jobs` is false.
+    The service does this itself, hourly, unless `jobs` is false.
 
     Example: telemetry retention --once --json
     """

@@ -28,7 +28,7 @@ from telemetry.model.batch import (
 )
 from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import Enrolled, NewDevice, device_frame, new_key
-from telemetry.pipeline.sealing import SERVICE, QuarantineSealer, Senders
+from telemetry.pipeline.sealing import DEFAULT_QUOTA_BYTES, SERVICE, QuarantineSealer, Senders
 from telemetry.pipeline.sequences import Numbered, numbered
 from telemetry.ports import Clock, RegistryStore
 from telemetry.privacy.binding import Registry
@@ -46,6 +46,7 @@ class Bounds:
     codec: CodecLimits = field(default_factory=CodecLimits)
     future_limit_us: int = 300_000_000
     tick_us: int = 5_000_000
+    quarantine_bytes_per_hour: int = DEFAULT_QUOTA_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Preparation:
         self._reload_plan = reload_plan
         self._told = told
         self._sealers: dict[int, Sealer] = {SERVICE: Sealer(quarantine_key)}
-        self._quarantine = QuarantineSealer(self._sealers, blind)
+        self._quarantine = QuarantineSealer(self._sealers, blind, quota_bytes=bounds.quarantine_bytes_per_hour)
         self._streams: dict[str, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
 

@@ -28,6 +28,7 @@ class RegistryReloader:
             if not await self._apply_changes():
                 await self._load()
             plan = self._registry.plan
+            self._observer.registry_loaded(events.RegistryLoaded(self._registry.gateways, len(self._registry)))
             self._observer.plan_applied(events.PlanApplied(plan.version, plan.classes))
             self._observer.job_done(events.JobDone(events.Job.RELOAD, time.perf_counter() - started))
 
@@ -49,4 +50,3 @@ class RegistryReloader:
     async def _load(self) -> None:
         gateways, devices, plan = await self._store.load()
         await asyncio.to_thread(self._registry.update, plan=plan, gateways=gateways, devices=devices, whole=True)
-        self._observer.registry_loaded(events.RegistryLoaded(len(gateways), devices.height))

@@ -79,6 +79,11 @@ class Registry:
     def __len__(self) -> int:
         return len(self._devices)
 
+    @property
+    def gateways(self) -> int:
+        """How many gateways are known."""
+        return len(self._gateways)
+
     def gateway_slots(self, names: Sequence[str]) -> Slots:
         """The slot of each message's gateway, by name; 0 where nobody has enrolled it. int32[m]."""
         with self._lock:

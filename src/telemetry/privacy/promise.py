@@ -37,23 +37,26 @@ class Admission:
     resolution: Resolution
 
 
-def admissions(
-    settings: OwnerSettings, in_force: Sequence[Grant], site: int, kind: DeviceKind, field: Field
-) -> Iterator[Admission]:
-    """Every reason to keep ``field`` of that site and kind, while the grants ``in_force`` are."""
+def admissions(settings: OwnerSettings, here: Sequence[Grant], field: Field) -> Iterator[Admission]:
+    """Every reason to keep ``field`` where the grants ``here`` are in force."""
     keeping = settings.keeping
     if settings.erased or field.name in keeping.never:
         return
     if keeping.keeps(field.name):
         yield Admission(None, keeping.wished)
-    for grant in in_force:
-        terms = grant.terms
-        if (
-            (terms.sites is None or terms.sites >= {site})
-            and (terms.kinds is None or terms.kinds >= {kind})
-            and terms.admits(field.name)
-        ):
-            yield Admission(grant, terms.resolution)
+    for grant in here:
+        if grant.terms.admits(field.name):
+            yield Admission(grant, grant.terms.resolution)
+
+
+def reaching(in_force: Sequence[Grant], site: int, kind: DeviceKind) -> list[Grant]:
+    """Those of the grants that cover the site and the kind of device."""
+    return [
+        grant
+        for grant in in_force
+        if (grant.terms.sites is None or grant.terms.sites >= {site})
+        and (grant.terms.kinds is None or grant.terms.kinds >= {kind})
+    ]
 
 
 def standing(settings: OwnerSettings, now: datetime) -> list[Grant]:
@@ -90,11 +93,16 @@ def check_plan(settings: OwnerSettings, plan: OwnerPlan, now: datetime) -> None:
     if set(plan.classes) != expected:
         raise _broken("it does not have one class for each site and kind")
     in_force = standing(settings, now)
+    held: set[tuple[tuple[int, ...], PlanClass]] = set()  # the same grants and the same class: looked at once
     for (site, kind), compiled in plan.classes.items():
+        here = reaching(in_force, site, kind)
+        case = (tuple(grant.grant_key for grant in here), compiled)
+        if case in held:
+            continue
+        held.add(case)
         _check_class(settings, compiled, kind)
         for index, field in enumerate(CATALOGUE):
-            reasons = list(admissions(settings, in_force, site, kind, field))
-            if problem := _problem(settings, compiled, index, reasons):
+            if problem := _problem(settings, compiled, index, list(admissions(settings, here, field))):
                 raise _broken(f"{kind.label} {field.name}: {problem}")
 
 
@@ -136,13 +144,14 @@ def explain_plan(settings: OwnerSettings, plan: OwnerPlan, now: datetime, *, nam
     in_force = standing(settings, now)
     sentences = []
     for site in settings.sites:
-        kinds: dict[PlanClass, list[DeviceKind]] = {}
+        cases: dict[tuple[PlanClass, tuple[Grant, ...]], list[DeviceKind]] = {}
         for kind in DeviceKind:
-            kinds.setdefault(plan.classes[site, kind], []).append(kind)
-        for compiled, alike in kinds.items():
+            case = (plan.classes[site, kind], tuple(reaching(in_force, site, kind)))
+            cases.setdefault(case, []).append(kind)
+        for (compiled, here), alike in cases.items():
             whose = "every kind" if len(alike) == len(DeviceKind) else ", ".join(kind.label for kind in alike)
             sentences.append(f"At {call('site', site)}, for devices of {whose}:")
-            sentences += _class_sentences(settings, in_force, compiled, (site, alike[0]), call)
+            sentences += _class_sentences(settings, here, compiled, call)
     for grant in settings.grants:
         if reasons := obstacles(settings, grant, now):
             sentences.append(f"{_grant_name(grant, call)} admits nothing: {', '.join(reasons)}.")
@@ -152,13 +161,7 @@ def explain_plan(settings: OwnerSettings, plan: OwnerPlan, now: datetime, *, nam
     return sentences
 
 
-def _class_sentences(
-    settings: OwnerSettings,
-    in_force: Sequence[Grant],
-    compiled: PlanClass,
-    where: tuple[int, DeviceKind],
-    call: Named,
-) -> Iterator[str]:
+def _class_sentences(settings: OwnerSettings, here: Sequence[Grant], compiled: PlanClass, call: Named) -> Iterator[str]:
     groups: dict[tuple[str, ...], list[str]] = {}
     for index, field in enumerate(CATALOGUE):
         if not compiled.keep[index]:
@@ -167,7 +170,7 @@ def _class_sentences(
             continue
         window = _WINDOWS[RESOLUTIONS[compiled.kept_resolution[index]]]
         days = compiled.retention_days[DATA_CLASSES.index(field.data_class)]
-        reasons = [_reason(each, call) for each in admissions(settings, in_force, *where, field)]
+        reasons = [_reason(each, call) for each in admissions(settings, here, field)]
         key = (f"is kept in windows of {window}, each for {days} days,", *reasons)
         groups.setdefault(key, []).append(field.name)
     for (what, *reasons), fields in groups.items():

@@ -8,10 +8,11 @@ settles something does not wait with it: owners are locked beside their rows, an
 change made meanwhile makes its mark anew; that one was not read here, stays, and is compiled next.
 """
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -115,17 +116,20 @@ async def stored_of(connection: asyncpg.Connection, keys: Sequence[int]) -> dict
             used |= {number for row in later.values() for number in row["site_classes"]}
             rows = await connection.fetch(_SQL["classes"], sorted(used))
     classes = {row["plan_class"]: plan_class_of(row) for row in rows}
+    of_owner: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in sites:
+        of_owner[row["owner_key"]].append(row)
     found = {}
     for key, each in settings.items():
         due_at = later[key]["due_at"] if key in later else None
-        numbers = {row["site_key"]: row["plan_classes"] for row in sites if row["owner_key"] == key}
+        numbers = {row["site_key"]: row["plan_classes"] for row in of_owner[key]}
         numbers[LATER] = later[key]["site_classes"] if key in later else [0] * len(DeviceKind)
         found[key] = StoredPlan(
             settings=each,
             at=at,
             numbers={(site, kind): of[kind - 1] for site, of in numbers.items() for kind in DeviceKind},
             classes={(site, kind): classes[of[kind - 1]] for site, of in numbers.items() for kind in DeviceKind},
-            astray=sum(row["astray"] for row in sites if row["owner_key"] == key),
+            astray=sum(row["astray"] for row in of_owner[key]),
             due_at=due_at,
             pending=key in marked or (due_at is not None and due_at <= at),
         )

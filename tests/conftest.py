@@ -4,7 +4,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
 from telemetry.embedded.postgres_files import SHARED_NAME, SHARED_PLACES
+
+# No test asserts how fast it is: a busy machine would fail it.
+settings.register_profile("calm", deadline=None)
+settings.load_profile("calm")
 
 
 def pytest_sessionfinish() -> None:

@@ -209,8 +209,10 @@ async def test_the_database_itself_refuses_a_row_under_a_key_that_retires(world,
                 await stored.connection.execute(statement, old)
 
 
-async def test_the_old_key_cannot_be_forgotten_while_a_row_is_under_it(world, tmp_path):
+@pytest.mark.parametrize("others", ["owner_key", "recipient_key"])
+async def test_the_old_key_cannot_be_forgotten_while_a_row_is_under_it(world, tmp_path, others):
     async with kept(world, tmp_path / "keys") as stored:
+        await stored.connection.execute(f"DELETE FROM keys.{others}")
         with pytest.raises(asyncpg.ForeignKeyViolationError):
             await stored.connection.execute("DELETE FROM keys.kek")
 

@@ -47,6 +47,16 @@ def test_rows_withheld_and_rejections(app: typer.Typer) -> None:
     assert [(one["reason"], one["readings"]) for one in told["rejections"]] == [("bad_kind", 1)]
 
 
+def test_a_serial_that_looks_like_a_word_is_known_from_the_message(app: typer.Typer) -> None:
+    reading = {"serial": "Roof-Miller", "kind": "inverter", "ts": 0, "ac_power_w": 1.5, "roof.miller_w": 1}
+    payload = json.dumps(reading | {"roofmiller": 1, "rooftop_w": 2}).encode()
+    told = json.loads(run(app, payload, "--format", "native-json", "--json").output)
+    assert told["unlisted"] == {"<name>_w": 1, "<name>": 1, "rooftop_w": 1}
+    bad = json.dumps([reading, reading | {"ts": "roof miller"}]).encode()
+    for arguments in (("--json",), ()):
+        assert "miller" not in run(app, bad, "--format", "native-json", *arguments).output.lower()
+
+
 def test_for_people(app: typer.Typer) -> None:
     payload = json.dumps({"serial": SERIAL, "kind": "inverter", "ts": 0, "ac_power_w": 1.5, "wind_mps": 2}).encode()
     result = run(app, payload, "--format", "native-json")

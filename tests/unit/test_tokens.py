@@ -73,6 +73,7 @@ def test_rule_23_a_new_epoch_is_not_answered_from_the_memory_of_the_old_one():
     before = tokenizer.token(TokenKind.DEVICE, 5, OwnerSecret(1, owner))
     assert tokenizer.token(TokenKind.DEVICE, 5, OwnerSecret(2, owner)) != before
     assert tokenizer.token(TokenKind.DEVICE, 5, OwnerSecret(1, owner)) == before
+    assert parse_token(tokenizer.token(TokenKind.SITE, 5, OwnerSecret(1, owner))).kind is TokenKind.SITE
 
 
 @pytest.mark.parametrize("kind", TokenKind)
@@ -119,7 +120,17 @@ def test_no_text_makes_parsing_fail_otherwise_and_none_is_quoted(text):
         read = str(parse_token(text))
     except InputError as error:
         told = str(error)
-    assert read == text or (told and (len(text) < 4 or text not in told))
+    assert read == text or (told and (len(text) < 12 or text not in told))
+
+
+def test_a_token_has_one_length():
+    token = Tokenizer(bytes(32)).token(TokenKind.DEVICE, 1, OwnerSecret(1, bytes(32)))
+    for letters in [token[4:] + letter for letter in LETTERS] + [token[4:end] for end in range(4, len(token) - 1)]:
+        with pytest.raises(InputError):
+            parse_token(f"dev_{letters}")
+    for letters in itertools.product("aq", repeat=5):
+        with pytest.raises(InputError):
+            parse_token("dev_" + "".join(letters))
 
 
 def test_spare_bits_that_are_set_are_refused():

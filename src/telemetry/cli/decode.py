@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +63,9 @@ def _decoded(payload: bytes, format_: str, topic: str | None) -> dict[str, Any]:
     scrub = Scrubber(known)
     return {
         "rows": _rows(found.rows),
-        "unlisted": {known.replaced(safe_name(name), "<name>"): count for name, count in found.unlisted.items()},
+        "unlisted": _counted(
+            (known.replaced(safe_name(name), "<name>"), count) for name, count in found.unlisted.items()
+        ),
         "implausible": dict(found.implausible),
         "withheld_rows": {reason.value: count for reason, count in found.withheld_rows.items()},
         "rejections": [
@@ -71,6 +73,14 @@ def _decoded(payload: bytes, format_: str, topic: str | None) -> dict[str, Any]:
             for one in found.rejections
         ],
     }
+
+
+def _counted(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The counts by name: several names may have become one placeholder."""
+    total: dict[str, int] = {}
+    for name, count in counts:
+        total[name] = total.get(name, 0) + count
+    return total
 
 
 def _rows(rows: Any) -> list[dict[str, Any]]:

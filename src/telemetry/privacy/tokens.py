@@ -124,7 +124,8 @@ class Tokenizer(Closed):
             raise KeystoreError(
                 "an owner's token secret is missing", remedy="erased owners have none; read grants and keys again"
             ) from None
-        wanted = [(kind.value, epochs[owner], subject) for subject, owner in zip(subject_keys, owner_keys, strict=True)]
+        name = kind.value
+        wanted = [(name, epochs[owner], subject) for subject, owner in zip(subject_keys, owner_keys, strict=True)]
         found = self._remembered(wanted)
         missing = [index for index, token in enumerate(found) if token is None]
         if missing:

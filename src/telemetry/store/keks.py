@@ -7,6 +7,7 @@ when it meets a name it does not know. Nothing falls back to another key than th
 import threading
 
 from telemetry.config import Config
+from telemetry.errors import KeystoreError
 from telemetry.ports import Keks
 from telemetry.privacy.keys import Closed, Kek, other_kek
 from telemetry.store.kek_command import CommandKeks
@@ -44,12 +45,17 @@ class KeystoreKeks(Closed):
             return self._newest
 
     def _read(self) -> None:
-        names = [KEK]
-        if self._keystore.has(KEK_NEXT):
-            names.append(KEK_NEXT)
-        keks = [Kek(self._keystore.secret(name)) for name in names]
+        staged = self._keystore.has(KEK_NEXT)
+        try:
+            # The staged one first: where it takes the old one's place in between, it is read twice.
+            keks = [Kek(self._keystore.secret(name)) for name in ((KEK_NEXT, KEK) if staged else (KEK,))]
+        except KeystoreError:
+            if not staged or self._keystore.has(KEK_NEXT):
+                raise
+            return self._read()  # it took its place before it was read
         self._known = {kek.kek_id: kek for kek in keks}
-        self._newest = keks[-1]
+        self._newest = keks[0]
+        return None
 
 
 def kek_places(config: Config) -> KeyPlaces | None:

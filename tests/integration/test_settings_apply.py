@@ -238,3 +238,15 @@ async def test_replaced_purposes_begin_a_new_epoch(world):
     ]
     (grant,) = await world.sharing.grants(owner)
     assert grant.epoch == 2
+
+
+async def test_what_is_over_is_neither_exported_nor_withdrawn_nor_changed(world):
+    owner, recipient, handle = await parties(world)
+    ended = await world.sharing.set_grant(owner, recipient, terms(until=datetime.now(UTC) + timedelta(days=1)))
+    await world.let_end(ended.grant_key)
+    await world.policy("over-1")
+    await world.sharing.set_grant(owner, recipient, terms(), policy="over-1")
+    await world.policy("over-1", datetime.now(UTC) - timedelta(hours=1))
+    assert " grants: []" in await export(world.sharing, [owner])
+    assert await applied(world, file_of((owner, {"grants": []}))) == []
+    assert await applied(world, file_of((owner, {"grants": [daily(handle)]}))) == ["make"]

@@ -479,6 +479,14 @@ class TestHistory:
         await world.recipients.close(recipient)
         assert await world.sharing.allowed_at(owner, now + 15 * DAY) == []
 
+    async def test_an_objection_of_one_recipient_is_no_other_recipients(self, world):
+        owner, recipient = await parties(world)
+        other = await world.recipient()
+        grants = [await world.sharing.set_grant(owner, to, terms()) for to in (recipient, other)]
+        async with world.sharing.settling() as settlement:
+            await settlement.make_objection(owner, SharingPurpose.MAINTENANCE, recipient)
+        assert await world.sharing.allowed_at(owner, await world.sharing.now()) == grants[1:]
+
     async def test_histories_take_nothing_but_new_rows(self, world):
         owner, recipient = await parties(world)
         await world.sharing.set_grant(owner, recipient, terms())

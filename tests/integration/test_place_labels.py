@@ -266,6 +266,37 @@ def test_rule_19_what_the_database_says_is_granted_is_the_combination(
     assert got == expected
 
 
+BASE = {
+    "place": "cell6",
+    "purpose": "maintenance",
+    "span": (NOW - 10 * DAY, None),
+    "sites": [1],
+    "policy": "2026-11",
+    "recipient": R,
+}
+DENIALS = {
+    "nothing": ({}, {}),
+    "site": ({"sites": [2]}, {}),
+    "recipient": ({"recipient": 2}, {}),
+    "place": ({"place": "region"}, {}),
+    "begun": ({"span": (NOW + DAY, None)}, {}),
+    "over": ({"span": (NOW - 10 * DAY, NOW - DAY)}, {}),
+    "policy": ({"policy": "old"}, {}),
+    "erased": ({}, {"erased": True}),
+    "closed": ({}, {"closed": NOW - DAY}),
+    "restricted": ({}, {"restriction": (NOW - DAY, None)}),
+    "objection": ({}, {"objection": ("maintenance", None)}),
+}
+
+
+@pytest.mark.parametrize("denial", DENIALS)
+async def test_rule_24_each_thing_that_denies_a_grant_denies_its_cell(store: Store, denial: str) -> None:
+    grant, standing = DENIALS[denial]
+    given = {"erased": False, "closed": None, "restriction": None, "objection": None} | standing
+    found = await _granted(store, [BASE | grant], **given)
+    assert found.get(1) == (6 if denial == "nothing" else None)
+
+
 def _us(at: datetime | None) -> int | None:
     return None if at is None else round(at.timestamp() * 1e6)
 

@@ -3,7 +3,7 @@
 import h3.api.basic_int as h3
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from telemetry.privacy.labels import (
@@ -81,7 +81,16 @@ def test_rule_24_every_label_shown_has_k_sites_of_its_own(world):
         assert (level == EXACT) == (granted == EXACT)
 
 
+CROWD = [608540653328007167] * 5
+PULLED = [
+    *((CROWD[0], granted, WITHHELD) for granted in (4, 4, 4, 7, 7)),
+    (608540653344784383, EXACT, WITHHELD),
+    (CROWD[0], 4, 3),
+]
+
+
 @given(world)
+@example((CROWD, PULLED))  # one that came to a sibling's coarser label became finer by it
 def test_rule_24_a_site_becomes_finer_again_only_at_k_and_five(world):
     everyone, sites = world
     levels = relabel(population(everyone), columns(sites), k=K, slack=FINER).tolist()

@@ -43,8 +43,10 @@ def relabelled(everyone, sites, k, slack):
                     if level is not None and resolution < level < EXACT and inside(sites[i][0], label, resolution)
                 ]
                 without = {i: level for i, level in shown.items() if i not in siblings}
-                if remainder(everyone, sites, without, label, resolution) >= k:
-                    decided |= dict.fromkeys([*others, *siblings], resolution)
+                gathered = remainder(everyone, sites, without, label, resolution)
+                too_soon = [i for i in siblings if sites[i][2] < resolution and gathered < k + slack]
+                if gathered >= k:
+                    decided |= dict.fromkeys([*others, *siblings], resolution) | dict.fromkeys(too_soon)
                 else:
                     decided |= dict.fromkeys(siblings)
         shown |= decided

@@ -56,11 +56,16 @@ def test_the_keys_are_on_the_same_server_unless_told_otherwise():
     assert database_dsn(other) == "postgresql://a/t"
 
 
+def leaves(command):
+    """The command itself, or all commands below a group."""
+    below = getattr(command, "commands", None)
+    return [leaf for each in below.values() for leaf in leaves(each)] if below else [command]
+
+
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_every_command_loads_and_says_how_it_is_used(entry):
     command = build((entry,)).commands[entry.name].load()
-    leaves = list(getattr(command, "commands", {}).values()) or [command]
-    for leaf in leaves:
+    for leaf in leaves(command):
         assert "Example: telemetry " in leaf.help
         assert leaf.name in leaf.help
 

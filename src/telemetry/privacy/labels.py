@@ -85,9 +85,12 @@ def relabel(population: Population, shown: Shown, *, k: int = DEFAULT_K, slack: 
         # Too small a remainder, and somebody needs the label: those inside it who are shown finer come to it.
         short = group.any(stays) & ~enough
         inside = (level > at) & (level != EXACT) & short[group.number]
-        together = (group.total - group.count(level == EXACT) >= k)[group.number]
-        level[(inside | (stays & short[group.number])) & together] = at
-        level[inside & ~together] = _OPEN
+        gathered = (group.total - group.count(level == EXACT))[group.number]
+        together = gathered >= k
+        # Who would become finer by this, and not with k + slack, goes on to the parent; the label counts it all the same.
+        too_soon = inside & (shown.current < at) & (gathered < k + slack)
+        level[(inside | (stays & short[group.number])) & together & ~too_soon] = at
+        level[(inside & ~together) | too_soon] = _OPEN
     level[level == _OPEN] = WITHHELD
     return level
 

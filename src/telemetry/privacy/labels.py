@@ -87,7 +87,7 @@ def relabel(population: Population, shown: Shown, *, k: int = DEFAULT_K, slack: 
         inside = (level > at) & (level != EXACT) & short[group.number]
         gathered = (group.total - group.count(level == EXACT))[group.number]
         together = gathered >= k
-        # Who would become finer by this, and not with k + slack, goes on to the parent; the label counts it all the same.
+        # Who would become finer by this without k + slack goes on to the parent; the label counts it all the same.
         too_soon = inside & (shown.current < at) & (gathered < k + slack)
         level[(inside | (stays & short[group.number])) & together & ~too_soon] = at
         level[(inside & ~together) | too_soon] = _OPEN

@@ -3,8 +3,10 @@
 A thousand homes of two devices with a day of 15-minute windows of four fields, all granted to one recipient. A view
 of one site's day and of a hundred sites' day are timed against reading the same windows as the rollup does, without
 row-level security, names and rules; rounds alternate. Then, while a worker writes batches of readings from a thread
-of its own: from the commit of a withdrawal to the last answer that holds the owner's data, of views asked back to
-back; to the end of an open stream; to the last chunk of a running export. Units are window values.
+of its own, how soon a change is obeyed, from its commit on. Withdrawing and narrowing: to the last view (asked back to
+back) and the last chunk of a running export that still show what is gone, and to the next batch of an open stream,
+which must not. Granting: to the first view and batch that show what is new. A fourth home goes on all the time, so that
+streams and exports have more to tell. Units are window values.
 """
 
 import asyncio
@@ -26,7 +28,6 @@ import polars as pl
 
 from benchmarks.measure import CpuMeter, result
 from telemetry.embedded.postgres import EmbeddedPostgres
-from telemetry.errors import NoLongerAvailable
 from telemetry.model.batch import Write
 from telemetry.model.fields import FIELD_INDEX
 from telemetry.model.sharing import SharingPurpose
@@ -42,7 +43,7 @@ from telemetry.views.naming import Names
 from telemetry.views.pool import Pool
 from telemetry.views.query import Query
 from telemetry.views.stream import stream
-from telemetry.views.view import Views
+from telemetry.views.view import View, Views
 
 PASSWORD, RECIPIENT, HOMES, DEVICES = "benchmark", 1, 1000, 2
 FIELDS = ("ac_power_w", "ac_voltage_v", "energy_total_wh", "operating_state_code")
@@ -68,11 +69,11 @@ NEXT = """
 WITH row AS (
     INSERT INTO consent.grant_version (grant_key, version, owner_key, recipient_key, state, purpose, classes, fields,
             resolution, serial, place, extremes, data_from, start, epoch, policy)
-        SELECT grant_key, max(version) + 1, owner_key, 1, $2, 'maintenance', '{}', max(fields), 2, 'pseudonym',
+        SELECT grant_key, max(version) + 1, owner_key, 1, $2, 'maintenance', '{}', $3, 2, 'pseudonym',
             'withheld', false, '2020-01-01', '2020-01-01', 1, '2026-11'
-        FROM consent.grant_version WHERE grant_key = $1 GROUP BY grant_key, owner_key
+        FROM consent.grant_version WHERE grant_key = ANY ($1::bigint[]) GROUP BY grant_key, owner_key
 )
-SELECT pg_notify('telemetry_consent', $1::text)
+SELECT pg_notify('telemetry_consent', owner::text) FROM unnest($1::bigint[]) AS owner
 """
 
 
@@ -170,6 +171,8 @@ class Bench:
         self.connect = connector(postgres.dsn("telemetry", "telemetry_views", PASSWORD))
         self.pool = Pool(self.connect)
         self.views = Views(self.pool, Names(Keys()))
+        self.corrections = 0
+        self.fourth = ""
 
     async def sites(self, count: int) -> frozenset[str]:
         whole = await self.views.view(RECIPIENT, replace(query(), fields=frozenset({"battery_soc_pct"})))
@@ -195,61 +198,106 @@ class Bench:
                 seconds[name].append(await timed(action))
         return {name: statistics.median(values) for name, values in seconds.items()}
 
-    async def withdrawals(self, trials: int) -> dict[str, Any]:
-        scoped = replace(query(), sites=None, since=datetime.now(UTC) - timedelta(hours=2))
-        ways = {"view": self._view, "stream": self._stream, "export": self._export}
-        await self.admin.execute("DELETE FROM consent.active_grant WHERE grant_key > 3")
-        found: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(trials):
-            for name, way in ways.items():
-                for grant in (1, 2, 3):
-                    await self.admin.fetchval(NEXT, grant, "active")
-                found[name].append(await way(scoped))
-        return {name: spread(values) for name, values in found.items()}
-
-    async def _withdraw(self) -> float:
-        await self.admin.fetchval(NEXT.replace("= $1 GROUP", "IN (1, 2, $1) GROUP"), 3, "withdrawn")
+    async def settle(self, state: str, fields: Sequence[str] = FIELDS) -> float:
+        """A new version of the three grants; when it was committed."""
+        await self.admin.fetch(NEXT, [1, 2, 3], state, list(fields))
         return time.perf_counter()
 
-    async def _view(self, asked: Query) -> float:
-        """To the last answer that holds data, asked for back to back."""
-        last, over = 0.0, asyncio.Event()
+    async def changes(self, trials: int) -> dict[str, dict[str, float]]:
+        """How soon each change is obeyed on each way, over ``trials``."""
+        asked = replace(query(), since=datetime.now(UTC) - timedelta(hours=2))
+        await self.admin.execute("DELETE FROM consent.active_grant WHERE grant_key > 4")  # the fourth goes on
+        await self.settle("withdrawn")
+        (self.fourth,) = (await self.views.view(RECIPIENT, asked)).devices["site"].unique()
+        found: dict[str, list[float]] = {}
+        for _ in range(trials):
+            for name, way in (("view", self._views), ("stream", self._stream), ("export", self._export)):
+                for change, run in (
+                    ("withdraw", lambda: self.settle("withdrawn")),
+                    ("grant", lambda: self.settle("active")),
+                    ("narrow", lambda: self.settle("active", FIELDS[:1])),
+                ):
+                    if (change, name) == ("grant", "export"):  # begun without, it need not come to what is new
+                        continue
+                    await self.settle("withdrawn" if change == "grant" else "active")
+                    seconds = await way(asked, run, granting=change == "grant")
+                    found.setdefault(f"{change}_{name}", []).append(seconds)
+        return {name: spread(values) for name, values in found.items()}
+
+    async def _views(self, asked: Query, change: Callable[[], Awaitable[float]], *, granting: bool) -> float:
+        """Views asked back to back by another task."""
+        last_old = first_new = 0.0
+        over = asyncio.Event()
 
         async def ask() -> None:
-            nonlocal last
-            while not (await self.views.view(RECIPIENT, asked)).is_gone:
-                last = time.perf_counter()
-            over.set()
+            nonlocal last_old, first_new
+            while not over.is_set():
+                view = await self.views.view(RECIPIENT, asked)
+                now = time.perf_counter()
+                if self.shows(view) != granting:
+                    last_old = now
+                elif not first_new:
+                    first_new = now
+                    over.set()
 
         asking = asyncio.create_task(ask())
         await asyncio.sleep(0.05)
-        withdrawn = await self._withdraw()
-        await over.wait()
+        assert not over.is_set()
+        committed = await change()
         await asking
-        return max(0.0, last - withdrawn)
+        return first_new - committed if granting else max(0.0, last_old - committed)
 
-    async def _stream(self, asked: Query) -> float:
+    async def _stream(self, asked: Query, change: Callable[[], Awaitable[float]], *, granting: bool) -> float:
+        """An open stream; what it tells last of what is gone, or first of what is new, and that it looked at all."""
         batches = stream(self.views, self.connect, RECIPIENT, asked, poll_s=60)
-        await anext(batches)
-        withdrawn = await self._withdraw()
-        try:
-            while True:
-                await anext(batches)
-        except NoLongerAvailable:
-            return time.perf_counter() - withdrawn
+        assert self.shows(await anext(batches)) != granting
+        committed = await change()
+        if granting:
+            assert self.shows(await anext(batches))
+            seconds = time.perf_counter() - committed
+        else:
+            # Fresh windows of the fourth home, which goes on, bring the next batch: what is gone must not be in it.
+            await self.correct(4)
+            assert not self.shows(await anext(batches))
+            seconds = time.perf_counter() - committed
+        await batches.aclose()
+        return seconds
 
-    async def _export(self, asked: Query) -> float:
-        """To the last chunk; the export has many left."""
-        chunks = export(self.views, RECIPIENT, replace(asked, since=asked.since - timedelta(days=20)), rows=200)
-        await anext(chunks)
-        withdrawing = asyncio.create_task(self._withdraw())
-        last = time.perf_counter()
-        try:
-            async for _ in chunks:
-                last = time.perf_counter()
-        except NoLongerAvailable:
-            pass
-        return max(0.0, last - await withdrawing)
+    async def _export(self, asked: Query, change: Callable[[], Awaitable[float]], *, granting: bool) -> float:
+        """A running export, which goes on when the change is made after its first chunk."""
+        assert not granting
+        whole = replace(asked, since=asked.since - timedelta(hours=22), fields=frozenset(FIELDS))
+        chunks = export(self.views, RECIPIENT, whole, rows=400)
+        last_old, after = 0.0, 0
+        changing: asyncio.Task[float] | None = None
+        async for chunk in chunks:
+            changing = changing or asyncio.create_task(_awaited(change))
+            after += changing.done()
+            if self.shows(chunk.view):
+                last_old = time.perf_counter()
+        assert changing is not None
+        committed = await changing
+        assert after, "the export was over before the change"
+        return max(0.0, last_old - committed)
+
+    def shows(self, view: View) -> bool:
+        """Whether it holds what the three grants alone allow: a field that narrowing takes away, not of the fourth."""
+        return view.rows.filter(pl.col("field") == FIELDS[1], pl.col("site") != self.fourth).height > 0
+
+    async def correct(self, home: int) -> None:
+        """A newer version of one window of a home, so that its stream has something to tell."""
+        self.corrections += 1
+        await self.admin.execute(
+            "UPDATE readings.series SET amount = $2 WHERE device_key = $1 AND window_start = ("
+            " SELECT max(window_start) FROM readings.series WHERE device_key = $1)",
+            10 * home,
+            self.corrections,
+        )
+        await self.admin.execute("SELECT pg_notify('telemetry_consent', '4')")
+
+
+async def _awaited(change: Callable[[], Awaitable[float]]) -> float:
+    return await change()
 
 
 async def main(quick: bool) -> dict[str, Any]:
@@ -268,7 +316,7 @@ async def main(quick: bool) -> dict[str, Any]:
                 costs = await bench.costs(3 if quick else 15)
             with Load(connector(postgres.dsn("telemetry", "telemetry_ingest", PASSWORD))) as load:
                 began = time.perf_counter()
-                withdrawal = await bench.withdrawals(trials)
+                obeyed = await bench.changes(trials)
                 ingest = load.readings / (time.perf_counter() - began)
             await bench.pool.close()
             await admin.close()
@@ -280,7 +328,7 @@ async def main(quick: bool) -> dict[str, Any]:
         milliseconds={name: round(1e3 * seconds, 1) for name, seconds in costs.items()},
         homes=homes,
         trials=trials,
-        withdrawal=withdrawal,
+        obeyed=obeyed,
         ingest_readings_per_second=round(ingest),
     )
 

@@ -255,6 +255,24 @@ class TestRule21RawAndAlerts:
         assert alerts.select("start", "value", "resolution", "coverage").rows() == [(instants[1], 7.0, "raw", None)]
         assert set(view.rows.filter(pl.col("field") != "alert_code")["resolution"]) <= {"PT15M"}
 
+    async def test_raw_readings_lie_in_the_range_asked(self, world: ViewWorld) -> None:
+        world.now = now = datetime.now(UTC)
+        await consents.add_grant(
+            world.admin, 1, OWNER, LOOKER, classes=["alert"], fields=[], resolution=0, history=HOUR
+        )
+        instants = [now - minutes * MINUTE for minutes in (50, 40, 30, 20, 10)]
+        for number, at in enumerate(instants):
+            await consents.add_reading(world.admin, "hot", DEVICE, at, alert_code=number)
+        asked = query(instants[1], instants[3], resolution=Resolution.RAW, fields=frozenset({"alert_code"}))
+        assert (await world.views.view(LOOKER, asked)).rows["start"].to_list() == instants[1:3], "its end is not in it"
+
+    async def test_a_counters_window_waits_for_no_hour_that_is_yet_to_come(self, world: ViewWorld) -> None:
+        field = "energy_total_wh"
+        await consents.add_grant(world.admin, 1, OWNER, LOOKER, fields=[field])
+        await world.series([{"device_key": DEVICE, "start": NOON, "field": field, "amount": 1000}])
+        world.now = NOON + 21 * MINUTE
+        assert values(await world.views.view(LOOKER, query(NOON, NOON + HOUR)), field) == {NOON: 1.0}
+
     async def test_finer_than_kept_is_served_from_readings(self, world: ViewWorld) -> None:
         world.now = now = datetime.now(UTC).replace(second=0, microsecond=0)
         await consents.add_grant(world.admin, 1, OWNER, LOOKER, resolution=Resolution.PT1M.rank, history=HOUR)

@@ -285,6 +285,22 @@ class TestRule21RawAndAlerts:
         assert set(coarse.rows["resolution"]) == {"PT15M"}
 
 
+class TestFieldsAsked:
+    async def test_only_the_fields_asked_for_are_in_the_answer(self, world: ViewWorld) -> None:
+        fields = ["ac_power_w", "ac_voltage_v"]
+        await consents.add_grant(world.admin, 1, OWNER, LOOKER, fields=fields)
+        await world.series(
+            [{"device_key": DEVICE, "start": NOON - HOUR, "field": name, "amount": 1} for name in fields]
+        )
+        world.now = NOON
+        view = await world.views.view(LOOKER, query(NOON - HOUR, NOON, fields=frozenset(fields[1:])))
+        assert view.rows["field"].to_list() == ["ac_voltage_v"]
+        assert view.shared["field"].to_list() == ["ac_voltage_v"]
+        assert view.not_shared.is_empty()
+        both = await world.views.view(LOOKER, query(NOON - HOUR, NOON))
+        assert set(both.rows["field"]) == set(fields)
+
+
 class TestNames:
     async def test_real_serials_and_coordinates_only_where_granted(self, world: ViewWorld) -> None:
         world.vault.serial_of[DEVICE] = "MADE-UP-1"

@@ -274,7 +274,8 @@ async def test_a_row_that_does_not_open_keeps_the_old_key(world, tmp_path):
         await stored.check(stored.fresh())
 
 
-async def test_two_rotations_do_not_run_at_once(world, tmp_path):
+async def test_two_rotations_do_not_run_at_once(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("telemetry.maintenance.rotation._LOCK_ATTEMPTS", 1)
     async with kept(world, tmp_path / "keys") as stored:
         other = await world.connect("telemetry_keys", "keys")
         try:

@@ -48,6 +48,10 @@ Tell = Callable[[Step, int], None]
 """Called after each step has taken effect, with how many rows it moved."""
 
 
+_LOCK_ATTEMPTS: Final = 30
+_LOCK_PAUSE_S: Final = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class KekRotation:
     """What a rotation did. ``unopened``: rows that do not open under the key they name; the old key stays then."""
@@ -59,9 +63,16 @@ class KekRotation:
 
 @asynccontextmanager
 async def alone(connection: Any) -> AsyncIterator[None]:
-    """Hold the rotation's lock, which ends with the connection. Raises KeystoreError when another one holds it."""
+    """Hold the rotation's lock, which ends with the connection. Raises KeystoreError when another one holds it.
+
+    Asked for some seconds: the server may not have noticed yet that whoever was killed is gone.
+    """
     with reported("beginning a rotation"):
-        if not await connection.fetchval(_SQL["try_lock"]):
+        for _ in range(_LOCK_ATTEMPTS):
+            if await connection.fetchval(_SQL["try_lock"]):
+                break
+            await asyncio.sleep(_LOCK_PAUSE_S)
+        else:
             raise KeystoreError("another rotation is running", remedy="wait for it: `telemetry keys status`")
     try:
         yield

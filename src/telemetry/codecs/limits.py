@@ -9,11 +9,13 @@ class CodecLimits:
 
     ``max_message_bytes``: payload as received, compressed or not. ``max_readings_per_message``: rows.
     ``max_depth``: nested arrays and objects; a flat object has depth 1, an array of them depth 2.
+    ``max_state_bytes``: what a codec remembers of one gateway, as stored; beyond it the oldest is forgotten.
     """
 
     max_message_bytes: int = 256 * 1024
     max_readings_per_message: int = 10_000
     max_depth: int = 16
+    max_state_bytes: int = 256 * 1024
 
 
 DEFAULT_LIMITS = CodecLimits()

@@ -28,6 +28,7 @@ class Outcome:
     rejected: dict[tuple[int, Reason], tuple[int, str]] = field(default_factory=dict)
     unlisted: Counter[str] = field(default_factory=Counter)
     implausible: Counter[str] = field(default_factory=Counter)
+    place: Counter[str] = field(default_factory=Counter)
     withheld: Counter[Withheld] = field(default_factory=Counter)
     codec_of_message: dict[int, str] = field(default_factory=dict)
 
@@ -49,6 +50,7 @@ class Outcome:
             self.reject(message, reason, readings, detail)
         self.unlisted.update(part.unlisted)
         self.implausible.update(part.implausible)
+        self.place.update(part.place)
         self.withheld.update(part.withheld)
         self.codec_of_message.update(part.codec_of_message)
 
@@ -59,6 +61,7 @@ class Outcome:
             self.reject(item.message, item.reason, item.readings, item.detail)
         self.unlisted.update(part.unlisted)
         self.implausible.update(part.implausible)
+        self.place.update(part.place)
         self.withheld.update(part.withheld_rows)
         self.codec_of_message.update(part.codec_of_message)
 
@@ -80,6 +83,7 @@ class Outcome:
             unlisted=dict(self.unlisted),
             withheld_rows=dict(self.withheld),
             implausible=dict(self.implausible),
+            place=dict(self.place),
             codec_of_message=self.codec_of_message,
         )
 

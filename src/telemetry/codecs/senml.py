@@ -8,17 +8,18 @@ not say what kind of device it is.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from telemetry.codecs.cbor_text import parse_cbor
+from telemetry.codecs.found import Found
 from telemetry.codecs.json_text import Refused, parse_json
 from telemetry.codecs.limits import CodecLimits
 from telemetry.codecs.native_rows import as_number, is_serial
 from telemetry.codecs.outcome import Outcome
 from telemetry.codecs.senml_pack import Record, resolve
 from telemetry.codecs.senml_table import FIELD_OF_NAME, FIELD_OF_UNIT, SUM_OF_FIELD, conversion, sum_in_wh
-from telemetry.model.batch import MICROSECONDS, Decoded, RawMessage, Reason, Withheld
+from telemetry.model.batch import MICROSECONDS, Decoded, RawMessage, Reason
 from telemetry.model.fields import FIELD_BY_NAME
 
 _URN: Final = "urn:dev:"
@@ -66,12 +67,9 @@ def senml_cbor(limits: CodecLimits) -> Senml:
 
 
 @dataclass(slots=True)
-class _Reading:
-    serial: str
-    ts: int | None
-    values: dict[str, int | float] = field(default_factory=dict)
-    unlisted: list[str] = field(default_factory=list)
-    implausible: list[str] = field(default_factory=list)
+class _Reading(Found):
+    serial: str = ""
+    ts: int | None = None
 
 
 def _decode_pack(records: Sequence[Record], message: int, outcome: Outcome) -> None:
@@ -89,13 +87,13 @@ def _decode_pack(records: Sequence[Record], message: int, outcome: Outcome) -> N
         reading = latest.get((serial, ts))
         found = _interpreted(record, name)
         if reading is None or not reading.values.keys().isdisjoint(found.values):
-            reading = latest[serial, ts] = _Reading(serial, ts)  # a field the second time is another reading
+            reading = latest[serial, ts] = _Reading(serial=serial, ts=ts)  # a field the second time is another reading
             readings.append(reading)
         reading.values.update(found.values)
         reading.unlisted += found.unlisted
         reading.implausible += found.implausible
     for reading in readings:
-        _account(reading, message, outcome)
+        reading.close(message, reading.serial, None, reading.ts, outcome)
 
 
 def device_and_field(record: Record) -> tuple[str, str]:
@@ -120,9 +118,9 @@ def _ts_us(time_s: float | None) -> int | None:
     return round(time_s * MICROSECONDS)
 
 
-def _interpreted(record: Record, name: str) -> _Reading:
+def _interpreted(record: Record, name: str) -> Found:
     """One record's value and sum, as the catalogue's fields."""
-    found = _Reading("", None, unlisted=list(record.extra))
+    found = Found(unlisted=list(record.extra))
     of_field = FIELD_OF_NAME.get(name) if name else FIELD_OF_UNIT.get(record.unit)
     if of_field is None:
         found.unlisted += [name or record.unit or "value"] * ((record.value is not None) + (record.total is not None))
@@ -145,21 +143,9 @@ def _converted(of_field: str, unit: str, value: object) -> object:
     return value if convert.same else convert(value)
 
 
-def _put(found: _Reading, name: str, value: object) -> None:
+def _put(found: Found, name: str, value: object) -> None:
     number = as_number(FIELD_BY_NAME[name], value)
     if number is None:
         found.implausible.append(name)
     else:
         found.values[name] = number
-
-
-def _account(reading: _Reading, message: int, outcome: Outcome) -> None:
-    outcome.unlisted.update(reading.unlisted)
-    outcome.implausible.update(reading.implausible)
-    if reading.values:
-        row = {"message": message, "serial": reading.serial, "kind": None, "ts": reading.ts}
-        outcome.rows.append(row | reading.values)
-    elif reading.unlisted and not reading.implausible:
-        outcome.withhold(Withheld.UNLISTED, 1)
-    else:
-        outcome.reject(message, Reason.EMPTY)

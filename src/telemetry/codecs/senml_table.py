@@ -3,53 +3,28 @@
 Units: the registry of RFC 8428 (section 12.1) and the secondary units of RFC 8798.
 """
 
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from telemetry.codecs.units import KILO, MILLI, SAME, SECONDS_PER_HOUR, Conversion
 from telemetry.model.fields import FIELD_BY_NAME, FIELD_NAMES
-
-_SECONDS_PER_HOUR: Final = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """To the catalogue's unit: ``value * times / by + plus``. Two factors, so that 3600 J are exactly 1 Wh."""
-
-    times: float = 1.0
-    by: float = 1.0
-    plus: float = 0.0
-
-    @property
-    def same(self) -> bool:
-        """Whether it changes nothing."""
-        return self == _SAME
-
-    def __call__(self, value: float) -> float:
-        """``value`` in the catalogue's unit."""
-        return value * self.times / self.by + self.plus
-
-
-_SAME: Final = Conversion()
-_KILO: Final = Conversion(times=1e3)
-_MILLI: Final = Conversion(by=1e3)
 
 # the last part of a field's name -> SenML unit -> conversion
 _UNITS: Final = {
-    "w": {"W": _SAME, "kW": _KILO, "MW": Conversion(times=1e6), "mW": _MILLI},
-    "va": {"VA": _SAME, "kVA": _KILO},
-    "var": {"var": _SAME, "kvar": _KILO},
-    "wh": {"Wh": _SAME, "kWh": _KILO, "MWh": Conversion(times=1e6), "J": Conversion(by=_SECONDS_PER_HOUR)},
-    "v": {"V": _SAME, "kV": _KILO, "mV": _MILLI},
-    "a": {"A": _SAME, "mA": _MILLI},
-    "hz": {"Hz": _SAME, "kHz": _KILO},
-    "c": {"Cel": _SAME, "K": Conversion(plus=-273.15)},
-    "pct": {"%": _SAME, "%EL": _SAME, "/": Conversion(times=100.0)},
-    "ratio": {"/": _SAME, "%": Conversion(by=100.0)},
-    "s": {"s": _SAME, "ms": _MILLI, "min": Conversion(times=60.0), "h": Conversion(times=_SECONDS_PER_HOUR)},
-    "dbm": {"dBm": _SAME, "dBW": Conversion(plus=30.0)},
-    "count": {"count": _SAME},
-    "code": {"count": _SAME},
+    "w": {"W": SAME, "kW": KILO, "MW": Conversion(times=1e6), "mW": MILLI},
+    "va": {"VA": SAME, "kVA": KILO},
+    "var": {"var": SAME, "kvar": KILO},
+    "wh": {"Wh": SAME, "kWh": KILO, "MWh": Conversion(times=1e6), "J": Conversion(by=SECONDS_PER_HOUR)},
+    "v": {"V": SAME, "kV": KILO, "mV": MILLI},
+    "a": {"A": SAME, "mA": MILLI},
+    "hz": {"Hz": SAME, "kHz": KILO},
+    "c": {"Cel": SAME, "K": Conversion(plus=-273.15)},
+    "pct": {"%": SAME, "%EL": SAME, "/": Conversion(times=100.0)},
+    "ratio": {"/": SAME, "%": Conversion(by=100.0)},
+    "s": {"s": SAME, "ms": MILLI, "min": Conversion(times=60.0), "h": Conversion(times=SECONDS_PER_HOUR)},
+    "dbm": {"dBm": SAME, "dBW": Conversion(plus=30.0)},
+    "count": {"count": SAME},
+    "code": {"count": SAME},
     "bits": {},
 }
 
@@ -101,10 +76,10 @@ SUM_OF_FIELD: Final = MappingProxyType(
 def conversion(field: str, unit: str) -> Conversion | None:
     """From ``unit`` to the unit of ``field``; without a unit it is taken to be the catalogue's; None: impossible."""
     assert field in FIELD_BY_NAME  # noqa: S101 - the tables above name catalogue fields only
-    return _SAME if not unit else _UNITS[field.rpartition("_")[2]].get(unit)
+    return SAME if not unit else _UNITS[field.rpartition("_")[2]].get(unit)
 
 
 def sum_in_wh(field: str, unit: str, value: float) -> float | None:
     """A sum of power over seconds as watt hours."""
     to_watts = conversion(field, unit)
-    return None if to_watts is None else to_watts(value) / _SECONDS_PER_HOUR
+    return None if to_watts is None else to_watts(value) / SECONDS_PER_HOUR

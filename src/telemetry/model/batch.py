@@ -43,6 +43,7 @@ class Reason(StrEnum):
     DUPLICATE_KEY = "duplicate_key"
     UNEQUAL_COLUMNS = "unequal_columns"
     UNKNOWN_TOPIC = "unknown_topic"  # no codec claims it
+    UNKNOWN_ALIAS = "unknown_alias"  # Sparkplug: only a birth that is missing says what it means
     UNKNOWN_GATEWAY = "unknown_gateway"
     REVOKED_GATEWAY = "revoked_gateway"
     # single readings
@@ -110,7 +111,8 @@ class Decoded:
     ``unlisted``: readings' values dropped because no table lists them, by the name the sender used (for
     ``telemetry decode`` only: a name may hold an identifier, metrics count the sum).
     ``withheld_rows``: readings that had only unlisted values (or were retained), by reason; they are in no row.
-    ``implausible``: values of a wrong type, by catalogue field.
+    ``implausible``: values of a wrong type, by catalogue field. ``place``: values dropped because they tell where the
+    home is, by the name the sender used.
     """
 
     rows: pl.DataFrame
@@ -118,6 +120,7 @@ class Decoded:
     unlisted: Mapping[str, int] = field(default_factory=dict)
     withheld_rows: Mapping[Withheld, int] = field(default_factory=dict)
     implausible: Mapping[str, int] = field(default_factory=dict)
+    place: Mapping[str, int] = field(default_factory=dict)
     codec_of_message: Mapping[int, str] = field(default_factory=dict)  # messages whose codec is not "native-json"
 
 
@@ -184,13 +187,26 @@ class Watermark:
 
 
 @dataclass(frozen=True, slots=True)
+class CodecState:
+    """What a codec remembers of a gateway, sealed. Of several versions the highest is the newest."""
+
+    gateway_key: int
+    codec: str
+    version: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Write:
-    """One transaction's worth: rows, quarantined messages and sequence numbers, under one plan version."""
+    """One transaction's worth: rows, quarantined messages, sequence numbers and what codecs remember, under one plan
+    version.
+    """
 
     rows: pl.DataFrame
     plan_version: int
     quarantined: Sequence[QuarantinedMessage] = ()
     sequences: Sequence[Sequences] = ()
+    codec_states: Sequence[CodecState] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +216,7 @@ class Written:
     ``merged`` (added fields to a stored reading) and ``conflict`` (contradicted one) are parts of ``duplicate``.
     ``late`` is the part of ``stored`` that went to the late table. ``quarantined_again`` counts messages whose
     digest was known already. ``watermarks``: the state after commit of every gateway in ``Write.sequences``.
+    ``forgotten_gateways``: those of ``Write.codec_states`` of which nothing may be remembered.
     """
 
     stored: int
@@ -210,6 +227,7 @@ class Written:
     quarantined_again: int = 0
     seconds: float = 0.0
     watermarks: Sequence[Watermark] = ()
+    forgotten_gateways: Sequence[int] = ()
 
 
 def empty_decoded() -> pl.DataFrame:

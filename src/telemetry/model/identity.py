@@ -54,7 +54,8 @@ class ChangeKind(StrEnum):
 class Gateway:
     """A machine in a home that may speak for the devices of its own site.
 
-    ``tenure_from_us``: since when the site is its owner's; what is older belongs to somebody else.
+    ``tenure_from_us``: since when the site is its owner's; what is older belongs to somebody else. ``erased``: its
+    owner was erased; nothing may be remembered of it.
     """
 
     gateway_key: int
@@ -66,6 +67,7 @@ class Gateway:
     backfill_us: int = DEFAULT_BACKFILL_US
     revoked: bool = False
     tenure_from_us: int = FROM_EVER_US
+    erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,19 @@ SELECT DISTINCT kind, key FROM consent.change WHERE version > $1 LIMIT $2
 
 -- name: gateways
 SELECT g.gateway_key, g.site_key, s.owner_key, g.name_blind, g.enrolment, g.device_limit, g.backfill_us,
-       g.revoked_at IS NOT NULL AS revoked, (extract(epoch FROM s.tenure_from) * 1000000)::bigint AS tenure_from_us
+       g.revoked_at IS NOT NULL AS revoked, (extract(epoch FROM s.tenure_from) * 1000000)::bigint AS tenure_from_us,
+       o.erased_at IS NOT NULL AS erased
 FROM consent.gateway AS g
 JOIN consent.site AS s USING (site_key)
+JOIN consent.owner AS o USING (owner_key)
 
 -- name: gateways_of
 SELECT g.gateway_key, g.site_key, s.owner_key, g.name_blind, g.enrolment, g.device_limit, g.backfill_us,
-       g.revoked_at IS NOT NULL AS revoked, (extract(epoch FROM s.tenure_from) * 1000000)::bigint AS tenure_from_us
+       g.revoked_at IS NOT NULL AS revoked, (extract(epoch FROM s.tenure_from) * 1000000)::bigint AS tenure_from_us,
+       o.erased_at IS NOT NULL AS erased
 FROM consent.gateway AS g
 JOIN consent.site AS s USING (site_key)
+JOIN consent.owner AS o USING (owner_key)
 WHERE g.gateway_key = ANY ($1::bigint[]) OR g.site_key = ANY ($2::bigint[])
 
 -- name: sites_of

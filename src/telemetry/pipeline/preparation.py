@@ -6,7 +6,7 @@ questions to the store (new devices, public keys) go back to the event loop.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from telemetry.codecs.limits import CodecLimits
-from telemetry.codecs.registry import decode_batch
+from telemetry.codecs.state import Request, Standing
 from telemetry.model.batch import (
+    CodecState,
     Decoded,
     Protected,
     RawMessage,
@@ -28,6 +29,7 @@ from telemetry.model.batch import (
 )
 from telemetry.model.fields import DeviceKind
 from telemetry.model.identity import Enrolled, NewDevice, device_frame, new_key
+from telemetry.pipeline.memories import Memories, Turn
 from telemetry.pipeline.sealing import DEFAULT_QUOTA_BYTES, SERVICE, QuarantineSealer, Senders
 from telemetry.pipeline.sequences import Numbered, numbered
 from telemetry.ports import Clock, RegistryStore
@@ -51,7 +53,11 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Messages decoded and attributed, but not yet bound: what a change of plan starts again from."""
+    """Messages decoded and attributed, but not yet bound: what a change of plan starts again from.
+
+    ``turn``: what codecs remembered before and after. ``requests`` and ``standing`` (by gateway and codec): what
+    they want published to gateways. ``evicted``: entries of memories forgotten for lack of room.
+    """
 
     messages: Sequence[RawMessage]
     decoded: Decoded
@@ -59,6 +65,10 @@ class Arrived:
     received_us: npt.NDArray[np.int64]
     received: int
     decode_s: float
+    turn: Turn
+    requests: Sequence[Request] = ()
+    standing: Mapping[tuple[str, str], Sequence[Standing]] = field(default_factory=dict)
+    evicted: int = 0
 
     @property
     def payload_bytes(self) -> int:
@@ -103,6 +113,7 @@ class Preparation:
         store: RegistryStore,
         blind: BlindIndex,
         quarantine_key: bytes,
+        memories: Memories,
         clock: Clock,
         bounds: Bounds,
         reload_plan: Callable[[int], Awaitable[None]],
@@ -111,6 +122,7 @@ class Preparation:
         self._registry = registry
         self._store = store
         self._blind = blind
+        self._memories = memories
         self._clock = clock
         self._bounds = bounds
         self._reload_plan = reload_plan
@@ -124,16 +136,24 @@ class Preparation:
         """End the worker thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    async def arrive(self, messages: Sequence[RawMessage]) -> Arrived:
-        """Decode ``messages`` and find their gateways."""
-        return await self._in_thread(self._arrive, messages)
+    async def arrive(self, messages: Sequence[RawMessage], again: Turn | None = None) -> Arrived:
+        """Decode ``messages`` and find their gateways; ``again``: as they were decoded in that turn."""
+        return await self._in_thread(self._arrive, messages, again)
 
     async def prepare(self, arrived: Arrived) -> Prepared:
-        """Bind, enrol what is new, protect and seal, under the plan of this moment."""
-        bound = await self._in_thread(self._bind, arrived, True)
-        if bound.unknown:
-            await self._enrol(bound.unknown)
-            bound = await self._in_thread(self._bind, arrived, False)
+        """Bind, enrol what is new, protect and seal, under the plan of this moment.
+
+        What has arrived arrives again if one of its gateways became known after that: the plan that the rows are bound
+        under has that gateway in it, so the store would take them as a stranger's.
+        """
+        while True:
+            bound = await self._in_thread(self._bind, arrived, True)
+            if bound.unknown:
+                await self._enrol(bound.unknown)
+                bound = await self._in_thread(self._bind, arrived, False)
+            if not self._now_known(arrived):
+                break
+            arrived = await self.arrive(arrived.messages, arrived.turn)
         protected, spent_s = await self._in_thread(self._protect, arrived, bound)
         rejections = (*arrived.decoded.rejections, *protected.rejections)
         senders = Senders(*self._registry.gateway_keys(arrived.slots, self._clock.now_us()))
@@ -150,20 +170,51 @@ class Preparation:
         write, found = await self._in_thread(self._write, arrived, senders, protected, (rejection,), plan_version)
         return Prepared(arrived, protected, (rejection,), write, found, 0.0)
 
+    async def forget(self, gateway_keys: Iterable[int]) -> list[tuple[str, str]]:
+        """Forget what codecs remember of these gateways; of which (gateway, codec) that was anything."""
+        return await self._in_thread(self._memories.forget, tuple(gateway_keys))
+
+    async def forget_departed(self) -> list[tuple[str, str]]:
+        """Forget what codecs remember of gateways that were revoked or sold, or whose owner was erased; of which."""
+        return await self._in_thread(self._forget_departed)
+
+    def _forget_departed(self) -> list[tuple[str, str]]:
+        remembered = self._memories.gateways()
+        return self._memories.forget(self._registry.departed(remembered)) if remembered else []
+
     async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _arrive(self, messages: Sequence[RawMessage]) -> Arrived:
+    def _arrive(self, messages: Sequence[RawMessage], again: Turn | None) -> Arrived:
         started = time.perf_counter()
-        decoded = decode_batch(messages, self._bounds.codec)
+        slots = self._registry.gateway_slots([message.gateway for message in messages])
+        speaking = self._registry.speaking(slots).tolist()
+        keys = [key if slot else None for key, slot in zip(speaking, slots.tolist(), strict=True)]
+        batch, turn = self._memories.decode(messages, keys, self._bounds.codec, again)
+        decoded = batch.decoded
         received = (
             decoded.rows.height
             + sum(rejection.readings for rejection in decoded.rejections)
             + sum(decoded.withheld_rows.values())
         )
-        slots = self._registry.gateway_slots([message.gateway for message in messages])
         received_us = np.fromiter((message.received_us for message in messages), np.int64, len(messages))
-        return Arrived(messages, decoded, slots, received_us, received, time.perf_counter() - started)
+        return Arrived(
+            messages=messages,
+            decoded=decoded,
+            slots=slots,
+            received_us=received_us,
+            received=received,
+            decode_s=time.perf_counter() - started,
+            turn=turn,
+            requests=batch.requests,
+            standing=self._memories.standing(turn),
+            evicted=batch.evicted,
+        )
+
+    def _now_known(self, arrived: Arrived) -> bool:
+        """Whether a gateway that was unknown when its message arrived no longer is."""
+        unknown = np.flatnonzero(arrived.slots == 0).tolist()
+        return bool(unknown) and bool(self._registry.gateway_slots([arrived.messages[at].gateway for at in unknown]).any())
 
     def _bind(self, arrived: Arrived, enrol: bool) -> Bound:
         return self._registry.bind(arrived.decoded.rows, arrived.slots, enrol=enrol)
@@ -190,7 +241,10 @@ class Preparation:
         codecs = arrived.decoded.codec_of_message
         quarantined = self._quarantine.seal(arrived.messages, rejections, senders, codecs) if rejections else ()
         found = numbered(arrived.messages, lambda index: int(senders.gateway_key[index]), self.stream_digest)
-        return Write(protected.rows, plan_version, quarantined, found.sequences), found
+        states: Sequence[CodecState] = ()
+        if arrived.turn.left:
+            states = self._memories.seal(arrived.turn, self._registry.speaking(arrived.slots).tolist())
+        return Write(protected.rows, plan_version, quarantined, found.sequences, states), found
 
     def stream_digest(self, stream: str) -> int:
         """The keyed digest of a stream's name, remembered for as many as there are live ones."""

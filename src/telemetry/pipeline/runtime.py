@@ -20,7 +20,9 @@ from telemetry.model.batch import RawMessage, Reason, Rejection, Watermark, With
 from telemetry.observe import Observer, events
 from telemetry.pipeline.batcher import Batcher
 from telemetry.pipeline.delivery import Delivery, Ticket, Watermarks, progress
+from telemetry.pipeline.memories import Turn
 from telemetry.pipeline.preparation import Arrived, Preparation, Prepared
+from telemetry.pipeline.requests import Requests
 from telemetry.ports import Sink
 
 _FIRST_DELAY_S = 0.1
@@ -52,6 +54,7 @@ class Pipeline:
         sink: Sink,
         delivery: Delivery,
         watermarks: Watermarks,
+        requests: Requests,
         reload_plan: PlanReloader,
         observer: Observer,
         limits: Limits,
@@ -62,6 +65,7 @@ class Pipeline:
         self._sink = sink
         self._delivery = delivery
         self._watermarks = watermarks
+        self._requests = requests
         self._reload_plan = reload_plan
         self._observer = observer
         self._limits = limits
@@ -94,7 +98,7 @@ class Pipeline:
                 if messages is None:
                     break
                 ticket = self._delivery.received(messages)
-                arrived = await self._preparation.arrive(messages)
+                arrived = await self._arrive(messages)
                 prepared = await self._prepared(arrived)
                 await self._slots.acquire()
                 task = asyncio.create_task(self._finish(ticket, prepared.slim()))
@@ -133,7 +137,8 @@ class Pipeline:
             except PlanOutdated as error:
                 self._observer.write_failed(events.WriteFailed(attempt, 0.0, error))
                 await self._reload_plan(error.current)
-                prepared = await self._prepared(await self._preparation.arrive(prepared.arrived.messages))
+                before = prepared.arrived
+                prepared = await self._prepared(await self._arrive(before.messages, before.turn))
             except StoreUnavailable as error:
                 attempt += 1
                 await self._back_off(attempt, error)
@@ -143,17 +148,36 @@ class Pipeline:
                 return
             else:
                 self._account(ticket, prepared, written, time.perf_counter() - started)
+                if written.forgotten_gateways:
+                    forgotten = await self._preparation.forget(written.forgotten_gateways)
+                    self._requests.stand(dict.fromkeys(forgotten, ()))
                 return
+
+    async def _arrive(self, messages: Sequence[RawMessage], again: Turn | None = None) -> Arrived:
+        """Decode, and have published what codecs ask for: the second time too, when a gateway may be known that
+        was not known before.
+        """
+        arrived = await self._preparation.arrive(messages, again)
+        self._ask(arrived)
+        return arrived
+
+    def _ask(self, arrived: Arrived) -> None:
+        self._requests.ask(arrived.requests)
+        self._requests.stand(arrived.standing)
 
     async def _prepared(self, arrived: Arrived) -> Prepared:
         """Prepare, however long the store is away: preparing asks it for keys and enrols devices."""
         attempt = 0
         while True:
             try:
-                return await self._preparation.prepare(arrived)
+                prepared = await self._preparation.prepare(arrived)
             except StoreUnavailable as error:
                 attempt += 1
                 await self._back_off(attempt, error)
+            else:
+                if prepared.arrived is not arrived:
+                    self._ask(prepared.arrived)
+                return prepared
 
     async def _back_off(self, attempt: int, error: StoreUnavailable) -> None:
         longest = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(attempt, 10))
@@ -171,8 +195,11 @@ class Pipeline:
             await self._commit_quarantine(ticket, refused)
             return
         half = len(messages) // 2
+        turn = prepared.arrived.turn
         for part in (messages[:half], messages[half:]):
-            await self._commit(ticket, await self._prepared(await self._preparation.arrive(part)))
+            arrived = await self._arrive(part, turn)
+            turn = turn.after(arrived.turn)
+            await self._commit(ticket, await self._prepared(arrived))
 
     async def _commit_quarantine(self, ticket: Ticket, refused: Prepared) -> None:
         attempt = 0
@@ -181,7 +208,8 @@ class Pipeline:
                 written = await self._sink.write(refused.write)
             except PlanOutdated as error:
                 await self._reload_plan(error.current)
-                refused = await self._preparation.refuse(refused.arrived, refused.rejections[0], error.current)
+                arrived = await self._arrive(refused.arrived.messages, refused.arrived.turn)
+                refused = await self._preparation.refuse(arrived, refused.rejections[0], error.current)
             except StoreUnavailable as error:
                 attempt += 1
                 await self._back_off(attempt, error)
@@ -205,6 +233,8 @@ class Pipeline:
         withheld_values = dict(protected.withheld_values)
         if unlisted := sum(arrived.decoded.unlisted.values()):
             withheld_values[Withheld.UNLISTED, ""] = unlisted
+        if place := sum(arrived.decoded.place.values()):
+            withheld_values[Withheld.PLACE, ""] = place
         implausible = dict(arrived.decoded.implausible)
         for name, count in protected.implausible.items():
             implausible[name] = implausible.get(name, 0) + count
@@ -213,6 +243,7 @@ class Pipeline:
             events.BatchCommitted(
                 messages=len(arrived.messages),
                 payload_bytes=arrived.payload_bytes,
+                evicted=arrived.evicted,
                 received=max(1, arrived.received) if refused_readings else arrived.received,
                 stored=written.stored,
                 duplicate=written.duplicate,

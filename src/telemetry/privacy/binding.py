@@ -99,6 +99,26 @@ class Registry:
             young = table.tenure_from_us[slots] > now_us - table.backfill_us[slots]
             return table.gateway_key[slots], np.where(young, np.int64(0), table.owner_key[slots])
 
+    def speaking(self, slots: Slots) -> npt.NDArray[np.int64]:
+        """The key of each slot's gateway, 0 where it is unknown, revoked, or its owner erased. int64[m]."""
+        with self._lock:
+            return np.where(self._gateways.silent[slots], np.int64(0), self._gateways.gateway_key[slots])
+
+    def departed(self, gateway_keys: Sequence[int]) -> list[int]:
+        """Those of these keys whose gateways are unknown, revoked, their owners erased, or that have come to another
+        site since this was asked last: what is remembered of them is of somebody who has left.
+        """
+        keys = np.array(gateway_keys, np.int64)
+        with self._lock:
+            slots = self._gateways.slots_of_keys(keys)
+            moved = np.isin(keys, list(self._gateways.moved))
+            self._gateways.moved.clear()
+            return keys[(slots == 0) | self._gateways.silent[slots] | moved].tolist()  # type: ignore[no-any-return]
+
+    def speaks(self, name: str) -> bool:
+        """Whether the gateway of this name is enrolled, not revoked, and its owner not erased."""
+        return bool(self.speaking(self.gateway_slots([name]))[0])
+
     def update(
         self,
         *,

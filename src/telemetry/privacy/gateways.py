@@ -50,6 +50,7 @@ class GatewayTable:
     """Columns by slot; slot 0 is unknown and belongs to no site. One thread at a time.
 
     ``site_key`` is 0 for a revoked gateway too: it speaks for no device. ``home_site_key`` keeps the real one.
+    ``silent``: revoked, or its owner erased: nothing is remembered of it and nothing said to it.
     """
 
     def __init__(self, blind: Callable[[str], bytes]) -> None:
@@ -61,6 +62,7 @@ class GatewayTable:
         self._blind_of: dict[int, bytes] = {}
         self._name_of: dict[int, str] = {}
         self._unknown_names: set[str] = set()
+        self.moved: set[int] = set()  # keys of gateways that came to another site, until somebody has asked
         self.gateway_key = np.zeros(_SMALLEST, np.int64)
         self.site_key = np.zeros(_SMALLEST, np.int64)
         self.home_site_key = np.zeros(_SMALLEST, np.int64)
@@ -68,6 +70,7 @@ class GatewayTable:
         self.backfill_us = np.zeros(_SMALLEST, np.int64)
         self.tenure_from_us = np.zeros(_SMALLEST, np.int64)
         self.revoked = np.zeros(_SMALLEST, np.bool_)
+        self.silent = np.zeros(_SMALLEST, np.bool_)
         self.announced_only = np.zeros(_SMALLEST, np.bool_)
         self.device_limit = np.zeros(_SMALLEST, np.int64)
         self.devices = np.zeros(_SMALLEST, np.int64)
@@ -96,6 +99,8 @@ class GatewayTable:
                 self._size += 1
                 self._by_key[gateway.gateway_key] = slot
                 self._reserve(slot)
+            elif self.home_site_key[slot] not in {0, gateway.site_key}:
+                self.moved.add(gateway.gateway_key)
             if self._blind_of.get(slot) != gateway.name_blind:
                 self._unname(slot)
                 self._blind_of[slot] = gateway.name_blind
@@ -112,7 +117,7 @@ class GatewayTable:
         for key in gateway_keys:
             if slot := self._by_key.pop(key, 0):
                 self._unname(slot)
-                self.revoked[slot] = True
+                self.revoked[slot] = self.silent[slot] = True
                 self.site_key[slot] = self.home_site_key[slot] = 0
 
     def _resolve(self, name: str) -> int:
@@ -142,6 +147,7 @@ class GatewayTable:
         self.backfill_us[slot] = gateway.backfill_us
         self.tenure_from_us[slot] = gateway.tenure_from_us
         self.revoked[slot] = gateway.revoked
+        self.silent[slot] = gateway.revoked or gateway.erased
         self.announced_only[slot] = gateway.enrolment is Enrolment.KNOWN
         self.device_limit[slot] = gateway.device_limit
 

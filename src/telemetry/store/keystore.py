@@ -21,6 +21,7 @@ from typing import Final
 
 from telemetry.errors import KeystoreError
 from telemetry.ports import Keystore
+from telemetry.privacy.ble import BLE_SECRET_BYTES
 from telemetry.privacy.keys import (
     BLIND_KEY_BYTES,
     KEK_BYTES,
@@ -29,6 +30,7 @@ from telemetry.privacy.keys import (
     SIGNING_KEY_BYTES,
     new_key_pair,
 )
+from telemetry.privacy.states import STATE_KEY_BYTES
 from telemetry.store.migrate import ROLES
 
 KEK: Final = "kek"
@@ -37,6 +39,8 @@ BLIND_INDEX: Final = "blind_index"
 QUARANTINE: Final = "quarantine"  # private half, for messages whose owner is unknown
 QUARANTINE_PUBLIC: Final = "quarantine_public"
 RECEIPT_SIGNING: Final = "receipt_signing"  # an Ed25519 seed; opens nothing
+CODEC_STATE: Final = "codec_state"  # what codecs remember of gateways; the worker writes it and reads it again
+BLE: Final = "ble"  # in a directory of its own: seals keys of Bluetooth devices and what was heard of them
 _PASSWORD: Final = "password-"  # noqa: S105 - a prefix
 _LENGTHS: Final[Mapping[str, int]] = {
     KEK: KEK_BYTES,
@@ -44,7 +48,10 @@ _LENGTHS: Final[Mapping[str, int]] = {
     QUARANTINE: PRIVATE_KEY_BYTES,
     QUARANTINE_PUBLIC: PUBLIC_KEY_BYTES,
     RECEIPT_SIGNING: SIGNING_KEY_BYTES,
+    CODEC_STATE: STATE_KEY_BYTES,
 }
+_REPLACEABLE: Final = frozenset({RECEIPT_SIGNING, CODEC_STATE})
+_APART: Final[Mapping[str, int]] = {KEK_NEXT: KEK_BYTES, BLE: BLE_SECRET_BYTES}  # not made with the others
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _VARIABLE: Final = "TELEMETRY_SECRET_"
 _STAGED: Final = ".created"
@@ -58,8 +65,9 @@ def password_name(role: str) -> str:
 
 SECRET_NAMES: Final = (*_LENGTHS, *(password_name(role) for role in ROLES))
 PLAN_SECRETS: Final = frozenset({password_name("telemetry_rights")})
+BLE_SECRETS: Final = frozenset({BLE})
 LABEL_SECRETS: Final = frozenset({password_name("telemetry_rollup")})
-INGEST_SECRETS: Final = frozenset({BLIND_INDEX, QUARANTINE_PUBLIC, password_name("telemetry_ingest")})
+INGEST_SECRETS: Final = frozenset({BLIND_INDEX, CODEC_STATE, QUARANTINE_PUBLIC, password_name("telemetry_ingest")})
 
 
 class FileKeystore:
@@ -118,20 +126,34 @@ class FileKeystore:
             self._publish(staged)
 
     def add_passwords(self) -> None:
-        """Make the passwords of roles, and the signing key, that came with a newer version. Other keys never.
+        """Make the passwords of roles, the signing key and the key of codec states, that came with a newer version.
+        Other keys never.
 
         A database takes a new password at the next migration; a new key would open nothing. What was signed under
-        a lost signing key is still verified by whoever holds its public half.
+        a lost signing key is still verified by whoever holds its public half, and what a codec has forgotten it
+        learns again.
         """
         with self._exclusively():
             for name, value in _generate():
-                if (name not in _LENGTHS or name == RECEIPT_SIGNING) and not (self._directory / name).exists():
+                if (name not in _LENGTHS or name in _REPLACEABLE) and not (self._directory / name).exists():
                     _write_new(self._directory / name, value)
             _sync_directory(self._directory)
 
     def has(self, name: str) -> bool:
         """Whether there is a secret of this name, be it unreadable."""
         return os.path.lexists(self._directory / name)
+
+    def ensure(self, name: str) -> None:
+        """Make a secret that is kept apart from the others, where there is none."""
+        _check_allowed(name, self._allowed)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._exclusively():
+            if not self.has(name):
+                making = self._directory / f".{name}"
+                making.unlink(missing_ok=True)
+                _write_new(making, secrets.token_bytes(_APART[name]))
+                making.rename(self._directory / name)
+                _sync_directory(self._directory)
 
     def stage_kek(self) -> None:
         """Make the key that shall replace the key-encryption key, beside it; one that was staged before stays."""
@@ -246,7 +268,7 @@ def _check_private(path: Path, status: os.stat_result) -> None:
 
 
 def _checked(name: str, value: bytes) -> bytes:
-    length = KEK_BYTES if name == KEK_NEXT else _LENGTHS.get(name)
+    length = _LENGTHS.get(name) or _APART.get(name)
     if length is not None:
         if len(value) != length:
             raise KeystoreError(f"the secret {name!r} has not {length} bytes", remedy=_LOST)

@@ -1,9 +1,11 @@
 """The sink: one batch, one transaction.
 
-hold the plan's version → COPY into hot partitions (or merge) → late rows → quarantine → sequences → COMMIT
+hold the plan's version → COPY into hot partitions (or merge) → late rows → quarantine → codec states → sequences
+→ COMMIT
 
-The order is the lock order: hot keys ascending, the late lock, quarantine keys, sequence keys. Transactions that
-overlap wait for one another and not in circles; what the database still ends as a deadlock is tried again.
+The order is the lock order: hot keys ascending, the late lock, quarantine keys, codec states, sequence keys.
+Transactions that overlap wait for one another and not in circles; what the database still ends as a deadlock is tried
+again.
 """
 
 import asyncio
@@ -17,7 +19,7 @@ import polars as pl
 
 from telemetry.errors import PlanOutdated, StoreUnavailable
 from telemetry.model.batch import Write, Written
-from telemetry.store import quarantine, sequences
+from telemetry.store import codec_states, quarantine, sequences
 from telemetry.store.connection import UNAVAILABLE, Connect, closed_is_lost, translated
 from telemetry.store.merge import LATE, STAGING_DDL, Counts, merge
 from telemetry.store.partitions import PartitionMap, hot_name
@@ -135,6 +137,7 @@ class PostgresSink:
         counts = [await self._write_hot(connection, part.hour, part.rows) for part in self._hot(prepared)]
         late = await self._write_late(connection, prepared)
         again = await quarantine.hold(connection, batch.quarantined)
+        forgotten = await codec_states.record(connection, batch.codec_states)
         watermarks = await sequences.record(connection, batch.sequences)
         if await connection.execute("COMMIT") != "COMMIT":
             raise StoreUnavailable("the transaction was rolled back", remedy="it is tried again")
@@ -148,6 +151,7 @@ class PostgresSink:
             quarantined_again=again,
             seconds=time.perf_counter() - started,
             watermarks=tuple(watermarks),
+            forgotten_gateways=forgotten,
         )
         assert written.stored + written.duplicate == batch.rows.height, "rows got lost or doubled"  # noqa: S101
         return written

@@ -265,6 +265,7 @@ def _gateway(row: Mapping[str, Any]) -> Gateway:
         device_limit=row["device_limit"],
         backfill_us=row["backfill_us"],
         revoked=row["revoked"],
+        erased=row["erased"],
         tenure_from_us=FROM_EVER_US if row["tenure_from_us"] is None else row["tenure_from_us"],
     )
 

@@ -305,6 +305,11 @@ def reload_running(data_dir: Path) -> bool:
     return bool(found)
 
 
+def mosquitto_runs(data_dir: Path) -> bool:
+    """Whether a mosquitto works in ``data_dir``, started by whichever process."""
+    return bool(_mosquittos_in(data_dir / "broker"))
+
+
 def _mosquittos_in(home: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():

@@ -28,6 +28,8 @@ NO_LIMIT: Final = 1_000_000_000
 ITERATIONS: Final = 1_000
 _HASH_TYPE: Final = "7"  # PBKDF2 with SHA-512
 _SALT_BYTES: Final = 12
+# What the service asks gateways for, below their prefix: as telemetry.codecs.registry has it (a test holds both equal).
+REQUEST_TOPICS: Final = ("R/+/keepalive", "spBv1.0/+/NCMD/+")
 # No ":" (it ends the name in the password file), no "+", "#", "/" (they would widen `pattern … gw/%u/#`)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@=-]{0,63}")
 
@@ -122,11 +124,14 @@ def mosquitto_config(
 
 
 def acl_text(workers: Sequence[str]) -> str:
-    """The access list: workers read everything and tell how far they are, a gateway has its own prefix."""
+    """The access list: workers read everything, tell how far they are and ask for what formats need; a gateway has
+    its own prefix.
+    """
+    told = ("committed", *REQUEST_TOPICS)
     lines = []
     for worker in workers:
-        lines += [f"user {check_name(worker)}", "topic read gw/#", "topic write gw/+/committed", ""]
-    lines += ["pattern write gw/%u/#", "pattern read gw/%u/committed"]
+        lines += [f"user {check_name(worker)}", "topic read gw/#", *(f"topic write gw/+/{topic}" for topic in told), ""]
+    lines += ["pattern write gw/%u/#", *(f"pattern read gw/%u/{topic}" for topic in told)]
     return "\n".join(lines) + "\n"
 
 

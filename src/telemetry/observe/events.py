@@ -8,15 +8,17 @@ Units last in the name: ``_s`` seconds, ``_us`` microseconds, ``_bytes``. Counts
 else is said.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from telemetry.model.batch import Reason, Watermark, Withheld
+from telemetry.observe.event import Event, Level
+from telemetry.observe.radio_events import AdvertisementsHeard, RadioFailed
 
-Level = Literal["debug", "info", "warning", "error"]
+# Events that are defined in files of their own, beside those of this one.
+__all__ = ["AdvertisementsHeard", "Event", "RadioFailed"]
 
 
 class Server(StrEnum):
@@ -48,19 +50,6 @@ class Cause(StrEnum):
     SIGNAL = "signal"
     FINISHED = "finished"
     FAILURE = "failure"
-
-
-class Event:
-    """Base of all events. ``level`` is the log level; repetitive events are logged at most every ten seconds."""
-
-    __slots__ = ()
-    level: ClassVar[Level] = "info"
-    repetitive: ClassVar[bool] = False
-
-    @classmethod
-    def name(cls) -> str:
-        """The event's name in logs: BatchCommitted → batch_committed."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +130,8 @@ class BatchCommitted(Event):
 
     ``received`` = ``stored`` + ``duplicate`` + sum(``withheld``) + sum(``quarantined``). ``merged`` and
     ``conflict`` are parts of ``duplicate``, ``late`` of ``stored``. Value counts are of values inside readings.
-    ``newest_ts_us``: the newest instant among the rows, None without rows.
+    ``newest_ts_us``: the newest instant among the rows, None without rows. ``evicted``: entries that codecs forgot for
+    lack of room.
     """
 
     level: ClassVar[Level] = "debug"
@@ -163,6 +153,7 @@ class BatchCommitted(Event):
     write_s: float = 0.0
     commit_s: float = 0.0
     newest_ts_us: int | None = None
+    evicted: int = 0
 
     @property
     def balanced(self) -> bool:
@@ -234,6 +225,15 @@ class RegistryLoaded(Event):
     level: ClassVar[Level] = "debug"
     gateways: int
     devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatesLoaded(Event):
+    """What codecs remember of gateways, as read at the start; ``useless`` ones are learnt anew."""
+
+    level: ClassVar[Level] = "debug"
+    states: int
+    useless: int = 0
 
 
 @dataclass(frozen=True, slots=True)

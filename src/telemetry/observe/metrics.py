@@ -33,6 +33,15 @@ class Metrics:
         self._readings()
         self._flow()
         self._state()
+        self._bluetooth()
+
+    def _bluetooth(self) -> None:
+        self.ble_frames = self._counter("ble_frames", "Bluetooth frames by what became of them", "outcome")
+        self.ble_untrusted = self._counter("ble_untrusted", "Frames taken that nobody had authenticated")
+        self.ble_missed = self._counter("ble_missed", "Numbers of Bluetooth frames that never arrived")
+        self.ble_dropped = self._counter("ble_dropped", "Bluetooth readings without room, or thrown away as forbidden")
+        self.ble_spool = self._gauge("ble_spool_bytes", "Bytes of Bluetooth readings that wait on disk")
+        self.ble_scanning = self._gauge("ble_scanning", "1 while Bluetooth is listened to")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)
@@ -53,6 +62,9 @@ class Metrics:
         self.values_withheld = self._counter("values_withheld", "Values withheld within readings", "reason", "field")
         self.values_implausible = self._counter(
             "values_implausible", "Values dropped as out of range or of a wrong type", "field"
+        )
+        self.memory_evictions = self._counter(
+            "memory_evictions", "Entries that codecs forgot for lack of room: see pipeline.codec_state_bytes"
         )
         self.unbalanced = self._counter("batches_unbalanced", "Batches whose readings do not add up: a defect")
 

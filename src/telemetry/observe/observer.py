@@ -179,6 +179,7 @@ class Observer:
             totals[total] += amount
         metrics.payload.inc(event.payload_bytes)
         metrics.quarantined_again.inc(event.quarantined_again)
+        metrics.memory_evictions.inc(event.evicted)
 
     def _count_reasons(self, event: events.BatchCommitted) -> None:
         for reason, amount in event.withheld.items():
@@ -243,6 +244,9 @@ class Observer:
         self.metrics.devices.set(event.devices)
         self.log(event)
 
+    def states_loaded(self, event: events.StatesLoaded) -> None:
+        self.log(event)
+
     def devices_enrolled(self, event: events.DevicesEnrolled) -> None:
         self._state["devices"] = event.known
         self.metrics.devices.set(event.known)
@@ -252,6 +256,23 @@ class Observer:
 
     def serial_at_two_sites(self, event: events.SerialAtTwoSites) -> None:
         self.metrics.two_sites.inc(event.devices)
+        self.log(event)
+
+    def advertisements_heard(self, event: events.AdvertisementsHeard) -> None:
+        """Count frames by what became of them, and show how the radio stands."""
+        metrics = self.metrics
+        for outcome in ("taken", "strangers", "repeated", "thinned", "empty"):
+            metrics.ble_frames.labels(outcome).inc(getattr(event, outcome))
+        for fault, amount in event.refused.items():
+            metrics.ble_frames.labels(fault.value).inc(amount)
+        metrics.ble_untrusted.inc(event.untrusted)
+        metrics.ble_missed.inc(event.missed)
+        metrics.ble_dropped.inc(event.dropped)
+        metrics.ble_spool.set(event.spool_bytes)
+        metrics.ble_scanning.set(event.scanning)
+        self.log(event)
+
+    def radio_failed(self, event: events.RadioFailed) -> None:
         self.log(event)
 
     def job_done(self, event: events.JobDone) -> None:

@@ -17,17 +17,17 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from telemetry.config import BrokerConfig
-from telemetry.errors import ConfigurationError, SourceError, SourceRefused, SourceUnavailable
+from telemetry.errors import SourceError, SourceRefused, SourceUnavailable
 from telemetry.model.batch import RawMessage
 from telemetry.ports import Clock
+from telemetry.sources.backoff import Backoff
 from telemetry.sources.mqtt_connection import Connection
 from telemetry.sources.mqtt_packets import SessionCounters, SessionSettings
 from telemetry.sources.mqtt_session import Session, State
-from telemetry.sources.mqtt_tls import tls_context
+from telemetry.sources.mqtt_tls import broker_password, tls_context
 
 CONNECT_TIMEOUT_S: Final = 10.0
 TAKEN_OVER_LIMIT: Final = 5
-_MAX_DOUBLINGS: Final = 30
 
 
 class MqttSource:
@@ -51,11 +51,10 @@ class MqttSource:
     ) -> None:
         self._config = config
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._backoff = Backoff(config.reconnect_min_s, config.reconnect_max_s, rng)
         self._tls = tls_context(config)
         self._taken_over_limit = taken_over_limit
         self._taken_over = self._short_lived = 0  # in a row
-        self._attempt = 0
         self._session = Session(_session_settings(config, password))
         self._connection: Connection | None = None
         self._arrived = asyncio.Event()
@@ -126,13 +125,8 @@ class MqttSource:
         return self._session.queue.pending_bytes
 
     def next_delay(self) -> float:
-        """Seconds until the next attempt: full jitter under a doubling bound, never below ``reconnect_min_s``.
-
-        Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
-        """
-        low, high = self._config.reconnect_min_s, self._config.reconnect_max_s
-        self._attempt = min(self._attempt + 1, _MAX_DOUBLINGS)
-        return self._rng.uniform(low, max(low, min(high, low * 2.0**self._attempt)))
+        """Seconds until the next attempt."""
+        return self._backoff.next_s()
 
     # ---- connections
 
@@ -151,7 +145,8 @@ class MqttSource:
             self._connection = None
             await connection.disconnect()
         if loop.time() - connected_at >= self._config.reconnect_max_s:
-            self._attempt = self._taken_over = self._short_lived = 0
+            self._backoff.reset()
+            self._taken_over = self._short_lived = 0
         return self._why_ended(connection)
 
     async def _open(self) -> Connection:
@@ -206,14 +201,7 @@ class MqttSource:
 
 
 def _session_settings(config: BrokerConfig, password: str | None) -> SessionSettings:
-    if password is None and config.password_file is not None:
-        try:
-            password = config.password_file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ConfigurationError(
-                f"broker.password_file cannot be read: {reason}", remedy="name a file (0600) with the password"
-            ) from error
+    password = broker_password(config, password)
     return SessionSettings(
         client_id=config.client_id,
         topics=config.topics,

@@ -19,7 +19,7 @@ MAX_SEQUENCE: Final = 2**63 - 1
 SUBSCRIBE_ID: Final = 1  # the only packet id that this side ever uses: it publishes at QoS 0
 
 _PUBLISH_QOS1: Final = (0x32, 0x3A, 0x33, 0x3B)  # first byte: type 3, QoS 1, with and without DUP and RETAIN
-_FINAL: Final = {  # by number: the codec's reason codes compare like integers and do not hash
+FINAL: Final = {  # by number: the codec's reason codes compare like integers and do not hash
     int(ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION): "use a broker that speaks MQTT 5",
     int(ConnAckReasonCode.CLIENT_ID_NOT_VALID): "change broker.client_id",
     int(ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD): "check broker.username and broker.password_file",
@@ -108,7 +108,7 @@ def connack_error(packet: mqtt5.ConnAckPacket) -> SourceError | None:
             return SourceRefused("the broker does not offer QoS 1", remedy="use a broker that does")
         return None
     text = f"the broker answered CONNECT with {code.name.lower()} (0x{int(code):02x})"
-    if (remedy := _FINAL.get(int(code))) is not None:
+    if (remedy := FINAL.get(int(code))) is not None:
         return SourceRefused(text, remedy=remedy)
     return SourceUnavailable(text)
 
@@ -125,17 +125,26 @@ def suback_error(packet: mqtt5.SubAckPacket) -> SourceError | None:
 
 
 def raw_message(packet: PublishPacket, topic: str, token: int, now_us: int) -> RawMessage:
-    """The message of a PUBLISH. What is not under ``gw/<gateway>/`` gets gateway "" and its whole topic."""
-    prefix, _, rest = topic.partition("/")
-    gateway, _, below = rest.partition("/")
-    if prefix != "gw" or not gateway or not below:
-        gateway, below = "", topic
+    """The message of a PUBLISH."""
+    gateway, below = sender(topic)
     content_type = packet.content_type
     if content_type is not None:
         content_type = content_type[:MAX_CONTENT_TYPE_LENGTH]
     properties = packet.user_properties
     sequence, stream = _sequence(properties) if properties else (-1, "")
     return RawMessage(gateway, below, packet.payload, token, now_us, content_type, sequence, stream, packet.retain)
+
+
+def sender(topic: str) -> tuple[str, str]:
+    """Gateway and the rest of the topic; what is not under ``gw/<gateway>/`` has gateway "" and its whole topic."""
+    prefix, _, rest = topic.partition("/")
+    gateway, _, below = rest.partition("/")
+    return (gateway, below) if prefix == "gw" and gateway and below else ("", topic)
+
+
+def is_watermark(topic: str) -> bool:
+    """Whether only this service publishes there: what comes from there is ours or forged."""
+    return topic.endswith("/committed") and topic.startswith("gw/") and topic.count("/") == 2
 
 
 def _sequence(properties: list[tuple[str, str]]) -> tuple[int, str]:

@@ -76,6 +76,11 @@ class ReleaseQueue:
 
         Unknown and repeated tokens are ignored.
         """
+        self.free(tokens)
+        return self.due()
+
+    def free(self, tokens: Iterable[int]) -> None:
+        """As ``release``, for a client that makes its PUBACKs of ``due_ids`` itself."""
         epoch, sizes, done = self.epoch, self._sizes, self._done
         for token in tokens:
             packet_id = token & PACKET_ID_MASK
@@ -89,14 +94,17 @@ class ReleaseQueue:
             self.pending_bytes -= size
             if token >> PACKET_ID_BITS == epoch:
                 done.add(packet_id)
-        return self.due()
 
     def due(self) -> bytes:
         """The PUBACKs of all that is done at the head of the order, as bytes."""
+        return b"".join([PubAckPacket(packet_id).write() for packet_id in self.due_ids()])
+
+    def due_ids(self) -> list[int]:
+        """The packet ids of all that is done at the head of the order, once."""
         order, done = self._order, self._done
-        acknowledgements = []
+        due = []
         while order and order[0] in done:
             packet_id = order.popleft()
             done.discard(packet_id)
-            acknowledgements.append(PubAckPacket(packet_id).write())
-        return b"".join(acknowledgements)
+            due.append(packet_id)
+        return due

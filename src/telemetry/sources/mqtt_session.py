@@ -24,6 +24,7 @@ from telemetry.sources.mqtt_packets import (
     SessionSettings,
     connack_error,
     connect_packet,
+    is_watermark,
     packet_length,
     raw_message,
     suback_error,
@@ -211,7 +212,7 @@ class Session:
             self._broken("a packet id that is zero or in use", DisconnectReasonCode.PROTOCOL_ERROR)
         else:
             topic = packet.topic
-            if topic.endswith("/committed") and topic.startswith("gw/") and topic.count("/") == 2:
+            if is_watermark(topic):
                 self.counters.watermarks_returned += 1
                 self.queue.discard(packet_id)
                 return

@@ -1,4 +1,4 @@
-"""TLS towards the broker: 1.2 or newer, the name checked, a client certificate where one is set."""
+"""How the broker and we know each other: TLS 1.2 or newer, the name checked, a certificate or a password where set."""
 
 import ssl
 
@@ -37,6 +37,24 @@ def tls_context(config: BrokerConfig) -> ssl.SSLContext | None:
                 remedy="name a PEM certificate and its key, the key without a passphrase",
             ) from error
     return context
+
+
+def broker_password(config: BrokerConfig, given: str | None) -> str | None:
+    """``given``, or what ``broker.password_file`` holds; None without either.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+
+    """
+    if given is not None or config.password_file is None:
+        return given
+    try:
+        return config.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigurationError(
+            f"broker.password_file cannot be read: {reason}", remedy="name a file (0600) with the password"
+        ) from error
 
 
 def _no_passphrase() -> str:

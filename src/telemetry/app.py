@@ -10,10 +10,12 @@ import contextlib
 import functools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import asyncpg
 
+from telemetry.bluetooth import open_station
 from telemetry.codecs.limits import CodecLimits
 from telemetry.config import Config
 from telemetry.errors import StoreError, StoreUnavailable
@@ -22,18 +24,22 @@ from telemetry.model.identity import Enrolled
 from telemetry.observe import Observer, events, known_identifiers
 from telemetry.pipeline.batcher import Batcher
 from telemetry.pipeline.delivery import Delivery, Watermarks
+from telemetry.pipeline.memories import Memories
 from telemetry.pipeline.preparation import Bounds, Preparation
 from telemetry.pipeline.reload import RegistryReloader
+from telemetry.pipeline.requests import Requests
 from telemetry.pipeline.runtime import Limits, Pipeline
 from telemetry.ports import Clock, Keystore
 from telemetry.privacy.binding import Registry
 from telemetry.privacy.keys import BlindIndex
 from telemetry.privacy.known import KnowingBlind, KnownIdentifiers
+from telemetry.privacy.states import StateSealer
 from telemetry.servers import INGEST, Endpoints
-from telemetry.sources.mqtt import MqttSource
-from telemetry.store import partitions
+from telemetry.sources.choice import mqtt_source
+from telemetry.sources.merged import Sources
+from telemetry.store import codec_states, partitions
 from telemetry.store.connection import Connect, connector
-from telemetry.store.keystore import BLIND_INDEX, QUARANTINE_PUBLIC, role_password
+from telemetry.store.keystore import BLIND_INDEX, CODEC_STATE, QUARANTINE_PUBLIC, role_password
 from telemetry.store.listen import ChangeListener
 from telemetry.store.readings import PostgresSink
 from telemetry.store.registry import PostgresRegistryStore
@@ -71,7 +77,9 @@ class Worker:
         self._stopping = asyncio.Event()
         self.identifiers = KnownIdentifiers()
         self.ready = asyncio.Event()
-        self.source = MqttSource(endpoints.broker, self._clock)
+        mqtt = mqtt_source(endpoints.broker, self._clock)
+        self._station = open_station(config, config.ble.gateway, self._clock) if config.ble.enabled else None
+        self.source = mqtt if self._station is None else Sources(mqtt, self._station.source)
         self._pipeline: Pipeline | None = None
         self._connect: Connect | None = None
 
@@ -113,6 +121,7 @@ class Worker:
         started = time.perf_counter()
         blind = BlindIndex(self._keystore.secret(BLIND_INDEX))
         quarantine_key = self._keystore.secret(QUARANTINE_PUBLIC)
+        memories = Memories(StateSealer(self._keystore.secret(CODEC_STATE)))
         connect = connector(
             self._endpoints.dsn,
             user=INGEST,
@@ -121,7 +130,7 @@ class Worker:
         )
         self._connect = connect
         store = PostgresRegistryStore(connect)
-        registry = await self._loaded(store, blind)
+        registry = await self._loaded(store, blind, memories)
         if registry is None:
             return
         reload_plan = RegistryReloader(registry, store, self._observer)
@@ -131,25 +140,44 @@ class Worker:
             hot_hours=self._config.retention.hot_hours,
             statement_timeout_s=self._config.database.statement_timeout_s,
         )
-        preparation = self._preparation(registry, store, blind, quarantine_key, reload_plan)
+        preparation = self._preparation(
+            registry,
+            store,
+            blind=blind,
+            quarantine_key=quarantine_key,
+            memories=memories,
+            reload_plan=reload_plan,
+        )
         watermarks = Watermarks(self.source)
-        self._pipeline = self._build_pipeline(preparation, sink, watermarks, reload_plan)
+        requests = Requests(self.source, registry.speaks)
+        requests.stand(memories.standing())
+        self._pipeline = self._build_pipeline(preparation, sink, watermarks, requests, reload_plan)
         if self._stopping.is_set():
             self._pipeline.stop()
         try:
-            listener = ChangeListener(connect, reload_plan)
-            await self._run_tasks(self._pipeline, watermarks, listener, connect, started)
+            listener = ChangeListener(connect, functools.partial(_follow, reload_plan, preparation, requests))
+            beside = [requests.run(), listener.run(), self._keep_partitions(connect)]
+            if self._station is not None:
+                name = blind.gateway(self._config.ble.gateway)
+                beside += self._station.inside_the_service(connect, name, self._observer)
+            await self._run_tasks(self._pipeline, watermarks=watermarks, beside=beside, started=started)
         finally:
+            if self._station is not None:
+                self._station.source.spool.close()
             preparation.close()
             await sink.close()
             await store.close()
 
-    async def _loaded(self, store: PostgresRegistryStore, blind: BlindIndex) -> Registry | None:
-        """The registry; waits for a database that is not there yet. None when stopped meanwhile."""
+    async def _loaded(self, store: PostgresRegistryStore, blind: BlindIndex, memories: Memories) -> Registry | None:
+        """The registry, and into ``memories`` what codecs remember; waits for a database that is not there yet. None
+        when stopped meanwhile.
+        """
+        assert self._connect is not None  # noqa: S101 - set before
         attempt = 0
         while not self._stopping.is_set():
             try:
                 gateways, devices, plan = await store.load()
+                states = await codec_states.load(self._connect)
             except StoreUnavailable as error:
                 attempt += 1
                 delay_s = random.uniform(_START_RETRY_S / 2, _START_RETRY_S)
@@ -158,6 +186,8 @@ class Worker:
                     await asyncio.wait_for(self._stopping.wait(), delay_s)
                 continue
             registry = await asyncio.to_thread(Registry, KnowingBlind(blind, self.identifiers), gateways, devices, plan)
+            useless = memories.load(states)
+            self._observer.states_loaded(events.StatesLoaded(len(states) - useless, useless))
             self._observer.registry_loaded(events.RegistryLoaded(len(gateways), devices.height))
             self._observer.plan_applied(events.PlanApplied(plan.version, plan.classes))
             return registry
@@ -167,8 +197,10 @@ class Worker:
         self,
         registry: Registry,
         store: PostgresRegistryStore,
+        *,
         blind: BlindIndex,
         quarantine_key: bytes,
+        memories: Memories,
         reload_plan: RegistryReloader,
     ) -> Preparation:
         config = self._config
@@ -176,12 +208,14 @@ class Worker:
             max_message_bytes=config.broker.max_message_bytes,
             max_readings_per_message=config.pipeline.max_readings_per_message,
             max_depth=config.pipeline.max_depth,
+            max_state_bytes=config.pipeline.codec_state_bytes,
         )
         return Preparation(
             registry=registry,
             store=store,
             blind=blind,
             quarantine_key=quarantine_key,
+            memories=memories,
             clock=self._clock,
             bounds=Bounds(
                 codec=codec,
@@ -194,7 +228,12 @@ class Worker:
         )
 
     def _build_pipeline(
-        self, preparation: Preparation, sink: PostgresSink, watermarks: Watermarks, reload_plan: RegistryReloader
+        self,
+        preparation: Preparation,
+        sink: PostgresSink,
+        watermarks: Watermarks,
+        requests: Requests,
+        reload_plan: RegistryReloader,
     ) -> Pipeline:
         pipeline = self._config.pipeline
         largest = self._endpoints.largest_batch or pipeline.batch_messages
@@ -211,6 +250,7 @@ class Worker:
             sink=sink,
             delivery=Delivery(self.source),
             watermarks=watermarks,
+            requests=requests,
             reload_plan=reload_plan,
             observer=self._observer,
             limits=Limits(writes=self._config.database.connections),
@@ -225,17 +265,16 @@ class Worker:
     async def _run_tasks(
         self,
         pipeline: Pipeline,
+        *,
         watermarks: Watermarks,
-        listener: ChangeListener,
-        connect: Connect,
+        beside: Sequence[Coroutine[Any, Any, None]],
         started: float,
     ) -> None:
         async with asyncio.TaskGroup() as group:
             jobs = [
                 group.create_task(self.source.run(), name="source"),
                 group.create_task(watermarks.run(self._config.pipeline.watermark_interval_s), name="watermarks"),
-                group.create_task(listener.run(), name="listener"),
-                group.create_task(self._keep_partitions(connect), name="partitions"),
+                *(group.create_task(job) for job in beside),
                 group.create_task(self._tell_figures(), name="figures"),
             ]
             self.ready.set()
@@ -279,6 +318,12 @@ class Worker:
             was = now
             self._observer.in_flight(events.InFlight(self.source.pending_messages, self.source.pending_bytes))
             await asyncio.sleep(_FIGURES_INTERVAL_S)
+
+
+async def _follow(reload_plan: RegistryReloader, preparation: Preparation, requests: Requests, version: int) -> None:
+    """Follow a change of the registry; what codecs remember of whoever has left goes with it."""
+    await reload_plan(version)
+    requests.stand(dict.fromkeys(await preparation.forget_departed(), ()))
 
 
 def stopper(worker: Worker) -> Callable[[], None]:

@@ -25,6 +25,9 @@ class BrokerConfig(_Section):
 
     host: str = Field("127.0.0.1", description="address of the broker")
     port: int = Field(1883, ge=1, le=65535, description="8883 with TLS")
+    protocol: Literal["5", "3.1.1"] = Field(
+        "5", description="MQTT version; 3.1.1 (NATS, RabbitMQ, old brokers) knows no sequence numbers: no gaps are seen"
+    )
     client_id: str = Field("telemetry-worker-0", description="stable: the broker keeps this client's session under it")
     username: str | None = Field(None, description="broker user; with use_username_as_clientid also client id")
     password_file: Path | None = Field(None, description="file (0600) that holds the password")
@@ -61,6 +64,9 @@ class PipelineConfig(_Section):
     batch_age_ms: int = Field(100, ge=1, le=10_000, description="or after so long")
     max_readings_per_message: int = Field(10_000, ge=1, description="longer arrays are rejected")
     max_depth: int = Field(16, ge=2, le=64, description="deeper nesting is rejected")
+    codec_state_bytes: int = Field(
+        256 * 1024, ge=4096, le=16 * 2**20, description="what a format may remember of one gateway"
+    )
     tick_s: float = Field(5.0, gt=0, description="receipt times of formats without time are cut to this")
     future_limit_s: float = Field(300.0, ge=0, le=86_400, description="how far ahead of our clock readings may be")
     watermark_interval_s: float = Field(1.0, gt=0, description="how often gw/<gateway>/committed is published")
@@ -122,6 +128,26 @@ class ObserveConfig(_Section):
     log_keep_days: int = Field(30, ge=1, le=90, description="older log files are removed")
 
 
+class BleConfig(_Section):
+    """Bluetooth. `telemetry ble key add` adds devices, `telemetry ble permit` is the owner's permission."""
+
+    enabled: bool = Field(
+        False, description="listen inside the service; `telemetry ble --publish` does it as a gateway"
+    )
+    gateway: str = Field("", description="the enrolled gateway as which the service listens")
+    adapter: str | None = Field(None, description="the adapter, such as hci1; the first one without")
+    scanning: Literal["active", "passive"] = Field(
+        "active", description="passive sends nothing, and needs BlueZ's experimental advertisement monitor"
+    )
+    untrusted: bool = Field(False, description="also take what is not authenticated: anybody in range can forge it")
+    interval_s: float = Field(5.0, ge=0, le=3600, description="readings of one device are at least so far apart")
+    battery_interval_s: float = Field(30.0, ge=5, le=3600, description="how often batteries are connected to")
+    silence_s: float = Field(60.0, ge=5, le=3600, description="a scan that hears nothing for so long is begun anew")
+    spool_bytes: int = Field(
+        16 * 2**20, ge=2**20, le=2**34, description="unacknowledged readings on disk; the oldest go"
+    )
+
+
 class Config(BaseSettings):
     """The whole configuration."""
 
@@ -142,6 +168,7 @@ class Config(BaseSettings):
     place: PlaceConfig = Field(default_factory=PlaceConfig, description="what recipients are shown as place")
     keys: KeysConfig = Field(default_factory=KeysConfig, description="where the key-encryption key is")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
+    ble: BleConfig = Field(default_factory=BleConfig, description="listening to Bluetooth devices")
 
     @classmethod
     def settings_customise_sources(
@@ -164,6 +191,8 @@ class Config(BaseSettings):
             raise ValueError("broker.cert_file and broker.key_file go together")
         if not broker.tls and broker.host not in {"127.0.0.1", "::1", "localhost"}:
             raise ValueError("broker.tls is required for an address that is not loopback")
+        if self.ble.enabled and not self.ble.gateway:
+            raise ValueError("ble.enabled needs ble.gateway: enrol one with `telemetry gateway enrol`")
         if (self.keys.kek == "command") != bool(self.keys.command):
             raise ValueError("keys.kek = command and keys.command go together")
         if not self.embedded and not self.database.dsn:

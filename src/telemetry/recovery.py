@@ -12,15 +12,25 @@ from telemetry.config import Config
 from telemetry.maintenance.quarantine import ReceiptClock, RetryReport, retry_messages
 from telemetry.model.batch import MICROSECONDS
 from telemetry.observe import Observer
+from telemetry.pipeline.memories import Memories
 from telemetry.pipeline.preparation import Bounds, Preparation
 from telemetry.pipeline.reload import RegistryReloader
 from telemetry.pipeline.sealing import SERVICE
 from telemetry.privacy.binding import Registry
 from telemetry.privacy.keys import BlindIndex, Opener
+from telemetry.privacy.states import StateSealer
+from telemetry.store import codec_states
 from telemetry.store.connection import connector
 from telemetry.store.keks import open_keks
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import BLIND_INDEX, QUARANTINE, QUARANTINE_PUBLIC, open_keystore, role_password
+from telemetry.store.keystore import (
+    BLIND_INDEX,
+    CODEC_STATE,
+    QUARANTINE,
+    QUARANTINE_PUBLIC,
+    open_keystore,
+    role_password,
+)
 from telemetry.store.quarantine import QuarantineStore
 from telemetry.store.readings import PostgresSink
 from telemetry.store.registry import PostgresRegistryStore
@@ -51,12 +61,16 @@ async def retry_quarantined(
         stack.push_async_callback(store.close)
         gateways, devices, plan = await store.load()
         registry = await asyncio.to_thread(Registry, blind, gateways, devices, plan)
+        # What is retried is old: it is read with what is remembered now, and changes nothing of it.
+        memories = Memories(StateSealer(keystore.secret(CODEC_STATE)), learns=False)
+        memories.load(await codec_states.load(connect))
         reload_plan = RegistryReloader(registry, store, Observer())
         preparation = Preparation(
             registry=registry,
             store=store,
             blind=blind,
             quarantine_key=keystore.secret(QUARANTINE_PUBLIC),
+            memories=memories,
             clock=clock,
             bounds=_bounds(config),
             reload_plan=reload_plan,
@@ -85,6 +99,7 @@ def _bounds(config: Config) -> Bounds:
             max_message_bytes=config.broker.max_message_bytes,
             max_readings_per_message=config.pipeline.max_readings_per_message,
             max_depth=config.pipeline.max_depth,
+            max_state_bytes=config.pipeline.codec_state_bytes,
         ),
         future_limit_us=round(config.pipeline.future_limit_s * MICROSECONDS),
         tick_us=round(config.pipeline.tick_s * MICROSECONDS),

@@ -10,20 +10,34 @@ from typing import Annotated, Any
 import typer
 
 from telemetry.cli.common import JsonOption, reported
+from telemetry.cli.decode_frame import ADVERTISEMENTS, decoded_frame, given_key
 
 
 def decode(
     file: Annotated[str, typer.Argument(help="File that holds one payload; - is standard input.")],
-    format_: Annotated[str, typer.Option("--format", help="native-json, native-arrow, senml-json or senml-cbor.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="Name of the format; one that does not exist lists them. victron-ble, bthome: hex."
+        ),
+    ],
     topic: Annotated[str | None, typer.Option(help="Topic below gw/<gateway>/; the format's own without.")] = None,
+    key: Annotated[str | None, typer.Option(help="Key of a Bluetooth device, hex. Shows in the process list.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="File that holds the key, hex.")] = None,
+    mac: Annotated[str | None, typer.Option(help="Address of the Bluetooth device: bthome needs it.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the rows, what is withheld, and what is rejected and why. Identifiers appear as placeholders.
 
     Example: telemetry decode --format native-json reading.json
+    Example: telemetry decode --format victron-ble --key-file shunt.key - < advertisement.hex
     """
     with reported():
-        told = _decoded(_payload(file), format_, topic)
+        payload = _payload(file)
+        if format_ in ADVERTISEMENTS:
+            told = decoded_frame(payload, format_, key=given_key(key, key_file), mac=mac)
+        else:
+            told = _decoded(payload, format_, topic)
         if as_json:
             typer.echo(json.dumps(told))
         else:
@@ -46,7 +60,7 @@ def _payload(file: str) -> bytes:
 def _decoded(payload: bytes, format_: str, topic: str | None) -> dict[str, Any]:
     from telemetry.codecs.limits import CodecLimits
     from telemetry.codecs.names import safe_name
-    from telemetry.codecs.registry import CODEC_BY_NAME, build
+    from telemetry.codecs.registry import CODEC_BY_NAME, decode_as
     from telemetry.errors import InputError
     from telemetry.model.batch import RawMessage
     from telemetry.privacy.identifiers import Scrubber
@@ -54,11 +68,13 @@ def _decoded(payload: bytes, format_: str, topic: str | None) -> dict[str, Any]:
 
     row = CODEC_BY_NAME.get(format_)
     if row is None:
-        raise InputError("there is no such format", remedy=f"one of {', '.join(CODEC_BY_NAME)}")
+        raise InputError("there is no such format", remedy=f"one of {', '.join((*CODEC_BY_NAME, *ADVERTISEMENTS))}")
     if topic is not None and not row.claims_topic(topic):
-        raise InputError("the format does not read this topic", remedy=f"its topic is {row.topic}")
-    message = RawMessage("gateway", topic or row.topic, payload, 0, time.time_ns() // 1000)
-    found = build(format_, CodecLimits()).decode([message], [0])
+        raise InputError("the format does not read this topic", remedy=f"it reads {', '.join(row.topics)}")
+    if topic is None and set(row.topics[0]) & set("+#"):
+        raise InputError("the format needs --topic", remedy=f"it reads {', '.join(row.topics)}")
+    message = RawMessage("gateway", topic or row.topics[0], payload, 0, time.time_ns() // 1000)
+    found = decode_as(format_, [message], CodecLimits()).decoded
     known = KnownIdentifiers(found.rows["serial"].drop_nulls().unique().to_list())
     scrub = Scrubber(known)
     return {
@@ -66,6 +82,7 @@ def _decoded(payload: bytes, format_: str, topic: str | None) -> dict[str, Any]:
         "unlisted": _counted(
             (known.replaced(safe_name(name), "<name>"), count) for name, count in found.unlisted.items()
         ),
+        "place": _counted((known.replaced(safe_name(name), "<name>"), count) for name, count in found.place.items()),
         "implausible": dict(found.implausible),
         "withheld_rows": {reason.value: count for reason, count in found.withheld_rows.items()},
         "rejections": [
@@ -120,11 +137,14 @@ def _show(told: Mapping[str, Any]) -> None:
         typer.echo(f"{row['serial']}  {row['kind'] or '-'}  {row['ts'] or 'time of receipt'}  {values}")
     for title, counts in (
         ("not listed, withheld", told["unlisted"]),
+        ("place, withheld", told["place"]),
         ("implausible, dropped", told["implausible"]),
         ("readings withheld", told["withheld_rows"]),
     ):
         for name, count in counts.items():
             typer.echo(f"{title}: {name} ({count})")
+    if told.get("trusted") is False:
+        typer.echo("not authenticated: anybody in range could have sent it; not taken unless ble.untrusted = true")
     for one in told["rejections"]:
         detail = f": {one['detail']}" if one["detail"] else ""
         typer.echo(f"rejected: {one['reason']}, {one['readings']} readings{detail}")

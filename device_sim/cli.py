@@ -1,4 +1,7 @@
-"""The command line: ``fleet`` simulates, ``replay`` publishes recordings. Only arguments and output live here."""
+"""The command line: ``fleet`` simulates, ``replay`` publishes recordings, ``bluetooth`` prints advertisements.
+
+Only arguments and output live here.
+"""
 
 import argparse
 import asyncio
@@ -11,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from device_sim.dialects import DIALECTS
 from device_sim.engine import load_credentials
 from device_sim.faults import Faults
 from device_sim.figures import Figures, Summary
@@ -27,6 +31,8 @@ examples:
       20,000 readings a second; what was published is in run.jsonl
   python -m device_sim fleet --credentials gateways.json --wait-watermark --outage 5:10 --duration 30
       enrolled gateways that keep every message until the service has committed it, offline from second 5 to 15
+  python -m device_sim fleet --format opendtu --messages-per-second 20 --duration 30
+      as OpenDTU says it, one value a topic; home-assistant, victron, shelly, tasmota, evcc … likewise
   python -m device_sim fleet --poison-share 0.02 --duplicate-share 0.05 --implausible-share 0.01 --duration 20
       what goes wrong in the field
 """
@@ -53,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m device_sim", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fleet | replay")
+    commands = parser.add_subparsers(required=True, metavar="fleet | replay | bluetooth")
     _add_fleet(commands)
     _add_replay(commands)
+    _add_bluetooth(commands)
     return parser
 
 
@@ -86,7 +93,7 @@ def _add_fleet(commands: Any) -> None:
     faults = command.add_argument_group("faults (shares from 0 to 1)")
     for name in ("duplicate", "poison", "implausible", "unlisted"):
         faults.add_argument(f"--{name}-share", type=float, default=0.0, metavar="P")
-    _add_common(command, readings_per_message=50)
+    _add_common(command, readings_per_message=50, formats=(*FORMATS, *DIALECTS))
 
 
 def _add_replay(commands: Any) -> None:
@@ -104,10 +111,10 @@ def _add_replay(commands: Any) -> None:
     command.add_argument("--speed", type=_speed, default=math.inf, metavar="X", help="recorded per wall second")
     command.add_argument("--limit", type=int, metavar="N", help="only the first N readings of each file")
     command.add_argument("--until", type=_until, metavar="TIME|now", help="move times: the last reading lies there")
-    _add_common(command, readings_per_message=200)
+    _add_common(command, readings_per_message=200, formats=tuple(FORMATS))
 
 
-def _add_common(command: argparse.ArgumentParser, *, readings_per_message: int) -> None:
+def _add_common(command: argparse.ArgumentParser, *, readings_per_message: int, formats: Sequence[str]) -> None:
     broker = command.add_argument_group("broker")
     broker.add_argument("--host", default="127.0.0.1")
     broker.add_argument("--port", type=int, default=1883)
@@ -121,7 +128,7 @@ def _add_common(command: argparse.ArgumentParser, *, readings_per_message: int) 
     broker.add_argument("--cert-file", type=Path, metavar="FILE")
     broker.add_argument("--key-file", type=Path, metavar="FILE")
     delivery = command.add_argument_group("delivery")
-    delivery.add_argument("--format", choices=[*FORMATS, "mixed"], default="array")
+    delivery.add_argument("--format", choices=[*formats, "mixed"], default="array")
     delivery.add_argument("--readings-per-message", type=int, default=readings_per_message, metavar="N")
     delivery.add_argument("--wait-watermark", action="store_true", help="keep each message until it is committed")
     delivery.add_argument("--window", type=int, default=100, metavar="N", help="unacknowledged at once (default 100)")
@@ -238,6 +245,33 @@ async def _replay(arguments: argparse.Namespace) -> int:
     )
     result = await replay.run(settings, progress=_live(arguments), stop=stop)
     return _finish(arguments, result.summary, result.expected.as_dict())
+
+
+def _add_bluetooth(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bluetooth", help="print advertisements of simulated Bluetooth devices, as JSON lines with their keys"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other devices")
+    parser.add_argument("--count", type=int, default=3, help="frames of each device")
+    parser.set_defaults(command=_bluetooth)
+
+
+async def _bluetooth(arguments: argparse.Namespace) -> int:
+    from device_sim.bluetooth import Shunt, home_devices
+
+    devices = home_devices(arguments.seed)
+    for second in range(arguments.count):
+        for device in devices:
+            found = device.advertise(float(second))
+            told = {
+                "format": "victron-ble" if isinstance(device, Shunt) else "bthome",
+                "mac": found.address,
+                "key": (device.key or b"").hex(),
+                "advertisement": found.data.hex(),
+                "values": found.values,
+            }
+            print(json.dumps(told))
+    return 0
 
 
 def _on_signals() -> asyncio.Event:

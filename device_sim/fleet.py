@@ -13,12 +13,15 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from device_sim.devices import Device, columns, devices_of_home
+from device_sim.dialects import DIALECTS, Dialect
+from device_sim.dialects.spoken import values_of
 from device_sim.engine import Part, Progress, Run, publish
 from device_sim.faults import POISON, Faults, spoil
 from device_sim.figures import Summary
@@ -70,8 +73,8 @@ class FleetSettings:
     drain_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.format not in {*FORMATS, "mixed"}:
-            raise ValueError(f"format {self.format!r} is none of {', '.join(FORMATS)}, mixed")
+        if self.format not in {*FORMATS, *DIALECTS, "mixed"}:
+            raise ValueError(f"format {self.format!r} is none of {', '.join((*FORMATS, *DIALECTS))}, mixed")
         if self.format == "single" and self.readings_per_message != 1:
             raise ValueError("format single takes one reading per message: set readings_per_message to 1")
         if self.speed is not None and self.messages_per_second is not None:
@@ -155,12 +158,18 @@ def messages(settings: FleetSettings, times: Timeline, index: int) -> Iterator[M
     """The messages of gateway ``index``, without end unless ``settings.messages`` bounds them."""
     rng = random.Random(f"{settings.seed}/{index}/messages")
     kind = _MIXED[index % len(_MIXED)] if settings.format == "mixed" else settings.format
-    encode = FORMATS[kind]
     devices = devices_of_home(index, settings.devices_per_home, settings.serial_prefix)
     source = _chunks(settings, index, devices, times)
+    fleet = len(settings.names)
+    bound = None if settings.messages is None else (settings.messages + fleet - 1 - index) // fleet
+    if kind in DIALECTS:
+        said = _spoken(DIALECTS[kind], settings.names[index], devices, source)
+        for message, ts_us in islice(said, bound):
+            message.due_s = times.due_s(message.sequence, ts_us or times.start_us, index)
+            yield message
+        return
+    encode = FORMATS[kind]
     past: list[Message] = []
-    count = len(settings.names)
-    bound = None if settings.messages is None else (settings.messages + count - 1 - index) // count
     faults, sequence, ts_us = settings.faults, 0, times.start_us
     while bound is None or sequence < bound:
         sequence += 1
@@ -186,6 +195,23 @@ def messages(settings: FleetSettings, times: Timeline, index: int) -> Iterator[M
             past = [*past[-19:], message]
         message.due_s = times.due_s(sequence, ts_us, index)
         yield message
+
+
+def _spoken(
+    dialect: Dialect, gateway: str, devices: tuple[Device, ...], source: Iterator[list[Reading]]
+) -> Iterator[tuple[Message, int]]:
+    """The messages of a dialect, each with the time of its reading: those of the start (0), then those of every
+    reading. No faults are mixed in.
+    """
+    numbers = count(1)
+    speaker = dialect.speaker()
+    for said in speaker.greet(gateway, devices):
+        yield Message(next(numbers), said.topic, said.payload, None, [], retain=said.retain), 0
+    for reading in chain.from_iterable(source):
+        for said in speaker.say(gateway, reading):
+            message = Message(next(numbers), said.topic, said.payload, None, list(said.expected), retain=said.retain)
+            message.values = 0 if said.expected else len(values_of(said))
+            yield message, reading.ts_us
 
 
 def _poison(rng: random.Random, sequence: int, serial: str, ts_us: int) -> Message:

@@ -201,6 +201,7 @@ class Gateway:
             message.payload,
             message_properties(message.sequence, self.stream, message.content_type),
             lambda accepted, sequence=message.sequence: self._verdict(sequence, accepted=accepted),  # type: ignore[misc]
+            retain=message.retain,
         )
         return True
 

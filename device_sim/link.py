@@ -127,14 +127,22 @@ class Link(aiomqtt.Client):
         """Publish retained at QoS 1 without asking for the outcome: state, not data."""
         self._client.publish(topic, payload, 1, retain=True)
 
-    def send(self, topic: str, payload: bytes, properties: Properties, verdict: Callable[[bool], None]) -> None:
+    def send(
+        self,
+        topic: str,
+        payload: bytes,
+        properties: Properties,
+        verdict: Callable[[bool], None],
+        *,
+        retain: bool = False,
+    ) -> None:
         """Publish at QoS 1 without waiting; ``verdict(accepted)`` follows with the PUBACK, or never.
 
         Raises:
             MqttError: the connection is gone.
 
         """
-        info = self._client.publish(topic, payload, 1, retain=False, properties=properties)
+        info = self._client.publish(topic, payload, 1, retain=retain, properties=properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise aiomqtt.MqttCodeError(info.rc, "could not publish")
         self._verdicts[info.mid] = verdict

@@ -22,7 +22,8 @@ class Message:
     ``sequence`` counts from 1 within ``stream``. ``expected``: the readings that a correct receiver ends up with,
     without unlisted and implausible values. ``poison`` names the fault of a message that must end in quarantine;
     it counts as one reading. ``duplicate_of`` is the sequence whose readings this one repeats, or 0. ``due_s``:
-    seconds after the run's start before which it is not published.
+    seconds after the run's start before which it is not published. ``values``: readings that it counts for where none
+    are expected by time, because the format carries none.
     """
 
     sequence: int
@@ -33,10 +34,12 @@ class Message:
     poison: str = ""
     duplicate_of: int = 0
     due_s: float = 0.0
+    retain: bool = False
+    values: int = 0
     sends: int = 0
     acknowledged: bool = False
 
     @property
     def readings(self) -> int:
         """How many readings it counts for."""
-        return 1 if self.poison else len(self.expected)
+        return 1 if self.poison else self.values or len(self.expected)

@@ -3,6 +3,9 @@
 set -eu
 wanted=""
 command -v mosquitto >/dev/null 2>&1 || [ -x /usr/sbin/mosquitto ] || wanted="$wanted mosquitto"
+# A mock of BlueZ on a private D-Bus: python3-dbusmock brings python3-dbus and python3-gi for Debian's own Python.
+command -v dbus-daemon >/dev/null 2>&1 || wanted="$wanted dbus"
+/usr/bin/python3 -c "import dbus, dbusmock, gi" >/dev/null 2>&1 || wanted="$wanted python3-dbusmock python3-dbus python3-gi"
 [ -z "$wanted" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "not installed and cannot be here (root and apt needed):$wanted; their tests will skip"

@@ -13,6 +13,7 @@ from telemetry.embedded.broker_probe import free_port
 from telemetry.embedded.mosquitto import Listener
 from telemetry.errors import ConfigurationError, SourceRefused
 from telemetry.sources.mqtt import MqttSource
+from telemetry.sources.mqtt311 import Mqtt311Source
 from tests.support.broker import (
     Receiver,
     WallClock,
@@ -189,22 +190,25 @@ class TestTls:
         found |= {"cert_file": files.client_cert, "key_file": files.client_key}
         return broker_config(broker, **found | overrides)
 
+    @pytest.mark.parametrize("kind", [MqttSource, Mqtt311Source])
     @pytest.mark.parametrize("payload", [b"small", bytes(200_000)])
-    async def test_messages_over_tls_with_a_client_certificate(self, secure, files, payload):
+    async def test_messages_over_tls_with_a_client_certificate(self, secure, files, payload, kind):
         broker, port = secure
-        source = MqttSource(self.config(broker, port, files), WallClock())
+        source = kind(self.config(broker, port, files), WallClock())
         async with Receiver(broker, source=source) as worker, gateway(broker) as home:
             for _ in range(3):
                 await publish(home, [payload] * 30)
             await worker.has(90)
             assert set(worker.payloads) == {payload}
             worker.acknowledge(worker.messages)
+            await asyncio.sleep(0.2)  # so that the broker has read the PUBACKs
         async with Receiver(broker) as heir:
             await quiet(heir, 0)
 
-    async def test_back_pressure_over_tls(self, secure, files):
+    @pytest.mark.parametrize("kind", [MqttSource, Mqtt311Source])
+    async def test_back_pressure_over_tls(self, secure, files, kind):
         broker, port = secure
-        source = MqttSource(self.config(broker, port, files, max_pending_bytes=2**20), WallClock())
+        source = kind(self.config(broker, port, files, max_pending_bytes=2**20), WallClock())
         async with Receiver(broker, source=source) as worker, gateway(broker) as home:
             await publish(home, [bytes(100_000)] * 60)
             done = 0

@@ -11,9 +11,11 @@ from telemetry.model.batch import RawMessage, Withheld
 from telemetry.model.identity import Enrolled, NewDevice
 from telemetry.model.sharing import Keeping
 from telemetry.observe import Observer
+from telemetry.pipeline.memories import Memories
 from telemetry.pipeline.preparation import Bounds, Preparation, Prepared
 from telemetry.pipeline.reload import RegistryReloader
 from telemetry.privacy.binding import Registry
+from telemetry.privacy.states import StateSealer
 from telemetry.store.keystore import QUARANTINE_PUBLIC
 from telemetry.store.registry import PostgresRegistryStore
 from tests.support.plans import PlanWorld, plan_world
@@ -77,6 +79,7 @@ async def prepare(
         store=store,
         blind=world.registry.blind,
         quarantine_key=world.registry.keystore.secret(QUARANTINE_PUBLIC),
+        memories=Memories(StateSealer(bytes(32))),
         clock=SystemClock(),
         bounds=Bounds(),
         reload_plan=reload_plan,

@@ -16,6 +16,7 @@ from telemetry.config import BrokerConfig
 from telemetry.embedded.broker import EmbeddedBroker
 from telemetry.embedded.broker_probe import mqtt_accepts
 from telemetry.sources.mqtt import MqttSource
+from telemetry.sources.mqtt311 import Mqtt311Source
 
 PASSWORD = "only-for-tests"
 
@@ -54,7 +55,8 @@ async def gateway(broker, name="home-0001", **arguments):
     if broker.kind == "mosquitto" and not mqtt_accepts(broker.host, broker.port, name, PASSWORD):
         await admit(broker, name)
     arguments = {"username": name, "password": PASSWORD, "identifier": name, "timeout": 20} | arguments
-    async with aiomqtt.Client(broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V5, **arguments) as client:
+    version = aiomqtt.ProtocolVersion.V311 if broker.kind == "nats" else aiomqtt.ProtocolVersion.V5
+    async with aiomqtt.Client(broker.host, broker.port, protocol=version, **arguments) as client:
         client.pending_calls_threshold = 10_000
         yield client
 
@@ -92,13 +94,28 @@ def broker_config(broker, **overrides):
     return config.model_copy(update=overrides)
 
 
+def source_for(broker, *, protocol="5", **overrides):
+    """The source that speaks this version of MQTT to this broker."""
+    kind = Mqtt311Source if protocol == "3.1.1" else MqttSource
+    return kind(broker_config(broker, protocol=protocol, **overrides), WallClock())
+
+
+def cut(source):
+    """End the connection as a pulled cable would: no DISCONNECT."""
+    if isinstance(source, Mqtt311Source):
+        source._client.abort()
+    else:
+        source._connection._transport.abort()
+
+
 class Receiver:
     """A source with a consumer that keeps everything and acknowledges nothing by itself."""
 
     def __init__(self, broker, *, source=None, **overrides):
-        self.source = source or MqttSource(broker_config(broker, **overrides), WallClock())
+        self.source = source or source_for(broker, **overrides)
         self.messages = []
         self.lists = 0
+        self.quiet_s = 0.3  # after which nothing more is expected
 
     async def __aenter__(self):
         self.running = asyncio.create_task(self.source.run())
@@ -127,7 +144,7 @@ class Receiver:
 
     def cut(self):
         """End the connection as a pulled cable would: no DISCONNECT."""
-        self.source._connection._transport.abort()
+        cut(self.source)
 
     async def kill(self):
         """End the client as SIGKILL would."""
@@ -149,8 +166,8 @@ async def eventually(condition, *, timeout_s=20.0):
         await asyncio.sleep(0.01)
 
 
-async def quiet(receiver, count, *, for_s=0.3):
+async def quiet(receiver, count):
     """Nothing beyond ``count`` messages arrives for a while."""
     await receiver.has(count)
-    await asyncio.sleep(for_s)
+    await asyncio.sleep(receiver.quiet_s)
     assert receiver.payloads[count:] == []

@@ -41,6 +41,7 @@ MAY_IMPORT = {
 }
 OUTERMOST = {
     "app",
+    "bluetooth",
     "background",
     "servers",
     "service",

@@ -66,7 +66,7 @@ def test_a_batch_of_all_kinds() -> None:
             raw("committed", b'{"sequence":1}'),
             raw("readings", arrow()),
             raw("readings", NATIVE, retained=True),
-            raw("N/x/system/0/Serial", b'{"value":"x"}'),
+            raw("nobody/x/reads/this", b'{"value":"x"}'),
             raw("senml", SENML),
             raw("readings", b" " * 10_001),
             raw("elsewhere", b" " * 10_001),

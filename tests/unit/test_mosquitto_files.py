@@ -7,7 +7,9 @@ import threading
 
 import pytest
 
+from telemetry.codecs import registry
 from telemetry.embedded.mosquitto import (
+    REQUEST_TOPICS,
     Listener,
     acl_text,
     mosquitto_config,
@@ -98,12 +100,19 @@ def test_the_access_list():
         "user worker-0",
         "topic read gw/#",
         "topic write gw/+/committed",
+        *(f"topic write gw/+/{topic}" for topic in REQUEST_TOPICS),
         "user worker-1",
         "topic read gw/#",
         "topic write gw/+/committed",
+        *(f"topic write gw/+/{topic}" for topic in REQUEST_TOPICS),
         "pattern write gw/%u/#",
         "pattern read gw/%u/committed",
+        *(f"pattern read gw/%u/{topic}" for topic in REQUEST_TOPICS),
     ]
+
+
+def test_the_access_list_lets_through_what_codecs_ask_for():
+    assert registry.REQUEST_TOPICS == REQUEST_TOPICS
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a/b", "+", "a#", "a b", "a\nuser x", "-a", "ä", "a" * 65, "%u", "$SYS"])

@@ -213,8 +213,8 @@ class Preparation:
 
     def _now_known(self, arrived: Arrived) -> bool:
         """Whether a gateway that was unknown when its message arrived no longer is."""
-        unknown = np.flatnonzero(arrived.slots == 0).tolist()
-        return bool(unknown) and bool(self._registry.gateway_slots([arrived.messages[at].gateway for at in unknown]).any())
+        unknown = [arrived.messages[at].gateway for at in np.flatnonzero(arrived.slots == 0).tolist()]
+        return bool(unknown) and bool(self._registry.gateway_slots(unknown).any())
 
     def _bind(self, arrived: Arrived, enrol: bool) -> Bound:
         return self._registry.bind(arrived.decoded.rows, arrived.slots, enrol=enrol)

@@ -14,7 +14,7 @@ import pytest_asyncio
 from telemetry.store.migrate import DATABASES, ROLES
 from tests.support.store import PASSWORD, Store, batch, this_hour_us
 
-SCHEMAS = ("vault", "consent", "readings", "audit", "keys", "migrations", "public")
+SCHEMAS = ("vault", "consent", "readings", "audit", "access", "keys", "migrations", "public")
 PARTITION = re.compile(r"^(readings\.(?:hot|late|series|sealed))_\d+$")
 
 # Object → role:rights. On the whole relation upper case: S(elect), I(nsert), U(pdate), D(elete), T(runcate),

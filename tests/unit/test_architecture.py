@@ -38,9 +38,14 @@ MAY_IMPORT = {
     "maintenance": _INNER,
     "rights": _INNER,
     "views": _INNER,
+    "access": _INNER,
+    "deliver": _INNER,
+    "alerts": _INNER | {"views", "deliver"},
+    "client": set(),
 }
 OUTERMOST = {
     "app",
+    "api",
     "bluetooth",
     "background",
     "servers",

@@ -40,6 +40,8 @@ QUARANTINE: Final = "quarantine"  # private half, for messages whose owner is un
 QUARANTINE_PUBLIC: Final = "quarantine_public"
 RECEIPT_SIGNING: Final = "receipt_signing"  # an Ed25519 seed; opens nothing
 CODEC_STATE: Final = "codec_state"  # what codecs remember of gateways; the worker writes it and reads it again
+ACCESS: Final = "access"  # seals e-mail addresses and TOTP secrets of accounts; without it people prove themselves anew
+API: Final = "api"  # seals cursors, keys ETags and CSRF tokens
 BLE: Final = "ble"  # in a directory of its own: seals keys of Bluetooth devices and what was heard of them
 _PASSWORD: Final = "password-"  # noqa: S105 - a prefix
 _LENGTHS: Final[Mapping[str, int]] = {
@@ -49,8 +51,10 @@ _LENGTHS: Final[Mapping[str, int]] = {
     QUARANTINE_PUBLIC: PUBLIC_KEY_BYTES,
     RECEIPT_SIGNING: SIGNING_KEY_BYTES,
     CODEC_STATE: STATE_KEY_BYTES,
+    ACCESS: 32,
+    API: 32,
 }
-_REPLACEABLE: Final = frozenset({RECEIPT_SIGNING, CODEC_STATE})
+_REPLACEABLE: Final = frozenset({RECEIPT_SIGNING, CODEC_STATE, ACCESS, API})
 _APART: Final[Mapping[str, int]] = {KEK_NEXT: KEK_BYTES, BLE: BLE_SECRET_BYTES}  # not made with the others
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _VARIABLE: Final = "TELEMETRY_SECRET_"

@@ -25,6 +25,7 @@ ROLES: Final = (
     "telemetry_views",
     "telemetry_rights",
     "telemetry_operator",
+    "telemetry_access",
     "telemetry_keys",
 )
 _LOCK: Final = 7_310_000_000

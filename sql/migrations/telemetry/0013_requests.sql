@@ -1,0 +1,2 @@
+-- Requests for access and invitations.
+SELECT 1; -- filled in soon

@@ -1,0 +1,2 @@
+-- What views read beside windows.
+SELECT 1; -- filled in soon

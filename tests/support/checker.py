@@ -22,6 +22,10 @@ from telemetry.privacy.keys import Opener, Purpose
 _KEY = ("ts", "device_key")
 _NOT_FIELDS = {*_KEY, "plan_version", "received_hour"}
 
+_STRANGERS = (
+    "SELECT coalesce(sum(readings * seen), 0)::bigint FROM readings.quarantine WHERE reason = 'unknown_gateway'"
+)
+
 Openers = Callable[[int], Awaitable[Opener]]
 Number = tuple[int, int]  # (gateway key, number of a message)
 
@@ -41,6 +45,7 @@ class Report:
     wrongly_quarantined_messages: int = 0  # good messages in quarantine
     lost_messages: int = 0  # acknowledged, and with a reading that is not stored
     gap_messages: int = 0  # numbers that the service counts as missing
+    strangers: int = 0  # quarantined readings of gateways that nobody knew: where acknowledged ones may have gone
     uncounted_messages: int = 0  # lost and not counted as missing, or counted as missing and not lost
 
     @property
@@ -84,6 +89,7 @@ class Checker:
             report,
             lost_messages=len(lost),
             gap_messages=len(gaps),
+            strangers=await self.connection.fetchval(_STRANGERS),
             uncounted_messages=len(lost ^ gaps),
             **await self._poison(messages, gateways),
         )

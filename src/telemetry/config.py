@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from telemetry.errors import ConfigurationError
 from telemetry.model.fields import DataClass
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -148,6 +150,22 @@ class BleConfig(_Section):
     )
 
 
+class MailConfig(_Section):
+    """E-mail: alerts, and what accounts need. Leave ``host`` empty for none."""
+
+    host: str = Field("", description="SMTP server; empty: no mail is sent")
+    port: int = Field(587, ge=1, le=65535, description="587 with starttls, 465 with tls")
+    encryption: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="none for loopback only: mail says who has an account"
+    )
+    ca_file: Path | None = Field(None, description="certificate authority; the system's without")
+    username: str | None = Field(None, description="user at the SMTP server; none: without authentication")
+    password_file: Path | None = Field(None, description="file (0600) that holds the password")
+    sender: str = Field("", description="address that mail comes from")
+    link_base: str = Field("", description="https://… of the page that mails refer to; empty: they name none")
+    timeout_s: float = Field(20.0, gt=0, le=300, description="a mail is given up after this, and tried again")
+
+
 class Config(BaseSettings):
     """The whole configuration."""
 
@@ -169,6 +187,7 @@ class Config(BaseSettings):
     keys: KeysConfig = Field(default_factory=KeysConfig, description="where the key-encryption key is")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
     ble: BleConfig = Field(default_factory=BleConfig, description="listening to Bluetooth devices")
+    mail: MailConfig = Field(default_factory=MailConfig, description="e-mail, off without a host")
 
     @classmethod
     def settings_customise_sources(
@@ -189,8 +208,9 @@ class Config(BaseSettings):
             raise ValueError("pipeline.batch_messages must not exceed broker.receive_maximum: no batch would fill")
         if bool(broker.cert_file) != bool(broker.key_file):
             raise ValueError("broker.cert_file and broker.key_file go together")
-        if not broker.tls and broker.host not in {"127.0.0.1", "::1", "localhost"}:
+        if not broker.tls and broker.host not in _LOOPBACK:
             raise ValueError("broker.tls is required for an address that is not loopback")
+        _check_mail(self.mail)
         if self.ble.enabled and not self.ble.gateway:
             raise ValueError("ble.enabled needs ble.gateway: enrol one with `telemetry gateway enrol`")
         if (self.keys.kek == "command") != bool(self.keys.command):
@@ -198,6 +218,19 @@ class Config(BaseSettings):
         if not self.embedded and not self.database.dsn:
             raise ValueError("database.dsn is required where embedded = false")
         return self
+
+
+def _check_mail(mail: MailConfig) -> None:
+    if mail.host and mail.encryption == "none" and mail.host not in _LOOPBACK:
+        raise ValueError("mail.encryption = none is for loopback only")
+    if mail.host and not mail.sender:
+        raise ValueError("mail.host needs mail.sender")
+    if mail.username and not mail.password_file:
+        raise ValueError("mail.username needs mail.password_file")
+    if mail.username and mail.encryption == "none":
+        raise ValueError("mail.username needs mail.encryption: a password is not sent in clear")
+    if mail.link_base and not mail.link_base.startswith(("https://", *(f"http://{host}" for host in _LOOPBACK))):
+        raise ValueError("mail.link_base begins with https://")
 
 
 def load_config(path: Path | None = None, **overrides: Any) -> Config:

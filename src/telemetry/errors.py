@@ -30,6 +30,10 @@ Hierarchy::
     ├── ViewError               what was asked for is not shown
     │   ├── NotVisible          a site or device asked for does not exist or is not shared: the same in both cases
     │   └── NoLongerAvailable   a stream or an export ends: nothing is shared any more, for whatever reason
+    ├── DeliveryError           a mail or a webhook was not delivered
+    │   ├── NotConfigured       sending is off: the configuration names no server
+    │   ├── DeliveryRefused     the other side said no for good: do not try again
+    │   └── DeliveryUnavailable the other side cannot be reached, or says to come again
     └── InputError              a file or an argument given on the command line cannot be used
 """
 
@@ -160,3 +164,19 @@ class NoLongerAvailable(ViewError):  # noqa: N818
 
     def __init__(self) -> None:
         super().__init__("no longer available")
+
+
+class DeliveryError(TelemetryError):
+    """A mail or a webhook was not delivered. Never holds an address, nor what the other side said."""
+
+
+class NotConfigured(DeliveryError):  # noqa: N818 - a state, not a mistake
+    """Sending is off: the configuration names no server."""
+
+
+class DeliveryRefused(DeliveryError):  # noqa: N818
+    """The other side said no for good; trying again changes nothing."""
+
+
+class DeliveryUnavailable(DeliveryError):  # noqa: N818
+    """The other side cannot be reached now, or says to come again later."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -57,10 +57,18 @@ class StoreKeks:
 
 @dataclass(frozen=True)
 class Signed:
-    """A person's session: what a browser holds."""
+    """A person's session: what a browser holds. ``cookie``: for safe methods; ``headers``: for all."""
 
-    cookies: Mapping[str, str]
+    secret: str
     csrf: str
+
+    @property
+    def cookie(self) -> dict[str, str]:
+        return {"Cookie": f"session={self.secret}"}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self.cookie | {"X-CSRF-Token": self.csrf}
 
 
 def holder_of(role: Role, key: int, member_key: int | None = None) -> Holder:
@@ -97,9 +105,7 @@ class ApiWorld:
         """Windows, as ViewWorld.series writes them."""
         await write_series(self.admin, series_frame(rows))
 
-    async def quarters(
-        self, device_key: int, count: int, watts: float = 100.0, *, first: int = 0, **more: Any
-    ) -> None:
+    async def quarters(self, device_key: int, count: int, watts: float = 100.0, *, first: int = 0, **more: Any) -> None:
         """``count`` quarters that are shown by now, from the last but ``first`` back; the n-th has n watts more."""
         rows = [
             {"device_key": device_key, "start": quarter(n), "amount": mean_amount(watts + n)} | more
@@ -152,7 +158,7 @@ class ApiWorld:
             now,
             now + timedelta(hours=1),
         )
-        return Signed({"session": secret}, csrf_token(StoreKeystore().secret(API), secret))
+        return Signed(secret, csrf_token(StoreKeystore().secret(API), secret))
 
     @property
     def _tokens(self) -> MachineTokens:

@@ -11,7 +11,7 @@ from fastapi import Request
 from telemetry.access.authenticator import DatabaseAuthenticator
 from telemetry.access.principal import Authenticator
 from telemetry.api.ending import Ending
-from telemetry.api.keyed import Cursors, ETags
+from telemetry.api.keyed import Cursors, ETags, GrantNames
 from telemetry.api.limits import Limits
 from telemetry.config import Config
 from telemetry.observe import Observer
@@ -53,6 +53,7 @@ class Context:
     limits: Limits
     cursors: Cursors
     etags: ETags
+    grant_names: GrantNames
     authenticator: Authenticator
     pools: Pools
     views: Views
@@ -147,6 +148,7 @@ async def open_context(
             limits=Limits(config.api),
             cursors=Cursors(secret),
             etags=ETags(secret),
+            grant_names=GrantNames(secret),
             authenticator=DatabaseAuthenticator(pools.access, secret),
             pools=pools,
             views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),

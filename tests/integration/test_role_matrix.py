@@ -21,6 +21,12 @@ PARTITION = re.compile(r"^(readings\.(?:hot|late|series|sealed))_\d+$")
 # X (anything else); on some columns lower case. Q: uses a sequence, E: executes a function.
 EXPECTED: dict[str, dict[str, str]] = {
     "telemetry": {
+        "access.ask()": "access:E",
+        "access.invitation": "rights:Su access:Siu",
+        "access.letterbox()": "access:E",
+        "access.reached()": "",
+        "access.request": "rights:Su access:S",
+        "access.withdraw_request()": "access:E",
         "audit.event": "rights:Si operator:Si",
         "audit.event_event_key_seq": "",
         "audit.read": "views:i rights:S",
@@ -33,6 +39,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "consent.cell_population()": "rollup:E",
         "consent.cells_granted()": "rollup:E",
         "consent.change": "ingest:S rights:S operator:S",
+        "consent.connection_code": "rights:SID",
         "consent.device": "ingest:SI rollup:s views:s rights:SIUD operator:SIu",
         "consent.dirty_owner": "rights:SIUD operator:SIu",
         "consent.gateway": "ingest:S rights:SIUD operator:SIu",
@@ -54,6 +61,9 @@ EXPECTED: dict[str, dict[str, str]] = {
         "consent.recipient": "views:s rights:S operator:SIu",
         "consent.recipients_placed()": "rollup:E",
         "consent.relation": "views:S rights:SIu operator:S",
+        "consent.prune_requests()": "rights:E",
+        "consent.request": "rights:SuD",
+        "consent.request_block": "rights:SID",
         "consent.restriction": "views:S rights:SIu operator:S",
         "consent.seen_devices()": "",
         "consent.sight()": "views:E",

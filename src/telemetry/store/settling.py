@@ -79,6 +79,10 @@ class Settling:
         if owner_key is not None:
             self._changed.add(owner_key)
 
+    def mention(self, action: str, owner_key: int, subject_key: int | None) -> None:
+        """What audit.event will say of something that changes nothing of what is kept or shown."""
+        self._events.append((action, owner_key, subject_key, 1))
+
     def concern(self, owner_keys: Iterable[int]) -> None:
         """These owners count as changed, though the change was not theirs."""
         self._changed.update(owner_keys)

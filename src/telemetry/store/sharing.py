@@ -15,9 +15,9 @@ from telemetry.errors import PartyUnknown, TelemetryError
 from telemetry.model.sharing import Grant, GrantTerms, Keeping
 from telemetry.privacy.combine import Objection, Restriction, Standing, instant_us
 from telemetry.privacy.receipts import ReceiptSigner
+from telemetry.store.deciding import Deciding, Received, blocked
 from telemetry.store.failures import reported
 from telemetry.store.grant_rows import grant_of
-from telemetry.store.granting import Granting
 from telemetry.store.household import Household
 from telemetry.store.settling import Recipient, keeping_of, recipient_of
 from telemetry.store.sql import queries
@@ -29,7 +29,7 @@ HOT_RETENTION: Final = timedelta(hours=2)
 Row = dict[str, Any]
 
 
-class Settlement(Granting, Household):
+class Settlement(Deciding, Household):
     """Everything that one transaction may settle."""
 
 
@@ -148,6 +148,17 @@ class Sharing:
     async def members(self, owner_key: int) -> list[Row]:
         """member_key, owner_key, rights, added_at, removed_at."""
         return [dict(row) for row in await self._of_owner("members", owner_key)]
+
+    async def received(self, owner_key: int) -> list[Received]:
+        """The owner's open requests, in the order made. Raises PartyUnknown for the owner."""
+        await self._of_owner("known_owner", owner_key)
+        with reported("reading requests"):
+            return await Settlement(self._connection, self._signer, self._hot_retention).received(owner_key)
+
+    async def blocked(self, owner_key: int) -> list[Row]:
+        """recipient_key, handle, kind, blocked_at: whose requests the owner does not see."""
+        with reported("reading whose requests are blocked"):
+            return await blocked(self._connection, owner_key)
 
     async def restrictions(self, owner_key: int) -> list[Row]:
         """from_at, lifted_at."""

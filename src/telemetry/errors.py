@@ -141,7 +141,7 @@ class SolarUnconfirmed(SharingError):  # noqa: N818
 
 
 class RequestWidened(SharingError):  # noqa: N818
-    """What an owner is about to accept goes beyond what was asked. Accepting narrows; a grant of its own may do more."""
+    """What an owner is about to accept goes beyond what was asked. Only a grant of its own may do more."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, remedy="accept as much or less, or make a grant of your own")

@@ -21,6 +21,7 @@ from telemetry.model.sharing import Keeping
 from telemetry.privacy.keys import Purpose
 from telemetry.privacy.requesting import CodeIndex
 from telemetry.store import deciding, plans
+from telemetry.store.registration import NewSite
 from telemetry.store.requests import Requests, SeenSite
 from telemetry.store.sharing_pool import SharingPool
 from telemetry.views.pool import Pool
@@ -152,14 +153,33 @@ class TestWhatReachesAnOwner:
     async def test_a_site_that_is_seen_reaches_its_owner_for_that_site(self, world):
         home, recipient = await world.home(), await world.recipient()
         seen = SeenSite("s_made-up", home.owner_key, home.site_key)
-        await world.requests.ask(recipient, terms(), FAULT, to=seen)  # not granted anything: reaches nobody
-        assert await world.sharing.received(home.owner_key) == []
         await world.sharing.set_grant(home.owner_key, recipient, terms())
         made = await world.requests.ask(recipient, terms(purpose="billing"), FAULT, to=seen)
         (received,) = await world.sharing.received(home.owner_key)
         assert received.terms == terms(purpose="billing", sites=[home.site_key])
         assert (made.site, made.terms.sites) == ("s_made-up", None)
         assert "owner" not in repr(seen)
+
+    async def test_a_site_that_is_not_shown_does_not_whatever_the_caller_believes(self, world):
+        """Granted to another, another site of the owner, not begun, over, and a recipient that is closed."""
+        home, owner = await world.home(), (await world.home()).owner_key
+        other_site = await world.registry.administration.add_site(home.owner_key, NewSite("Example Annexe"))
+        for changes in (None, {"sites": [other_site]}, {"start": datetime.now(UTC) + timedelta(days=1)}, "over"):
+            recipient = await world.recipient()
+            if changes is None:
+                await world.sharing.set_grant(home.owner_key, await world.recipient(), terms())
+            elif changes == "over":
+                await world.let_end((await world.sharing.set_grant(home.owner_key, recipient, terms())).grant_key)
+            else:
+                await world.sharing.set_grant(home.owner_key, recipient, terms(**changes))
+            await world.requests.ask(recipient, terms(), FAULT, to=SeenSite("s_x", home.owner_key, home.site_key))
+        closed = await world.recipient()
+        await world.sharing.set_grant(home.owner_key, closed, terms())
+        await world.recipients.close(closed)
+        await world.requests.ask(closed, terms(), FAULT, to=SeenSite("s_x", home.owner_key, home.site_key))
+        await world.requests.ask(closed, terms(), FAULT, to=await world.code(owner))
+        reached = await world.rows("SELECT FROM consent.request WHERE owner_key IN ($1, $2)", home.owner_key, owner)
+        assert reached == []
 
     async def test_a_site_of_another_owner_than_said_reaches_nobody(self, world):
         home, other, recipient = await world.home(), await world.home(), await world.recipient()
@@ -244,7 +264,8 @@ class TestWhatTheRecipientIsTold:
         await world.sharing.set_grant(owner, recipient, terms())
         await world.admin.execute(
             "INSERT INTO access.request (request_key, recipient_key, by_code, reason, terms, expires_at)"
-            " SELECT $1::bigint / 2 + n, $1, true, 'fault', $2, now() + interval '1 day' FROM generate_series(1, 200) AS n",
+            " SELECT $1::bigint / 2 + n, $1, true, 'fault', $2, now() + interval '1 day'"
+            " FROM generate_series(1, 200) AS n",
             recipient,
             terms().model_dump_json(),
         )
@@ -514,11 +535,15 @@ class TestManyOwnersAtOnce:
         pool = Pool(world.registry.connector("telemetry_rights"), size=1)
         owners = SharingPool(pool, world.signer, plans.recompile)
         processes = []
+
+        async def settle() -> None:
+            async with owners.open() as sharing:
+                processes.append(sharing._connection.get_server_pid())
+                await sharing.set_grant(owner, recipient, terms(resolution="PT15M"))
+
         for _ in range(2):
             with pytest.raises(SolarUnconfirmed):
-                async with owners.open() as sharing:
-                    processes.append(sharing._connection.get_server_pid())
-                    await sharing.set_grant(owner, recipient, terms(resolution="PT15M"))
+                await settle()
         assert len(set(processes)) == 1
         assert await world.sharing.grants(owner) == []
         await pool.close()

@@ -37,6 +37,21 @@ def optional(strategy):
     return st.none() | strategy
 
 
+def _less(name, value, than):
+    """The narrower of both, where that can be told by comparing."""
+    if name in {"classes", "fields"}:
+        return value & than
+    if name in {"sites", "kinds"}:
+        return value if than is None else than if value is None else (value & than or than)
+    if name in {"history", "until"}:
+        return min((one for one in (value, than) if one is not None), default=None)
+    if name in {"data_from", "start"}:
+        return max((one for one in (value, than) if one is not None), default=None)
+    if name in {"resolution", "serial", "place"}:
+        return (max if name == "resolution" else min)(value, than, key=lambda one: one.rank)
+    return than and value
+
+
 @st.composite
 def all_terms(draw, like: GrantTerms | None = None):
     """Terms; ``like`` others in about all but two settings, so that many are narrower in those."""
@@ -52,11 +67,13 @@ def all_terms(draw, like: GrantTerms | None = None):
         "extremes": draw(st.booleans()),
         "history": draw(optional(st.integers(0, 6).map(lambda hours: hours * HOUR))),
         "data_from": draw(optional(near)),
-        "start": draw(optional(near)),
-        "until": draw(optional(near)),
+        "start": draw(optional(near.filter(lambda start: start >= AT))),
+        "until": draw(optional(near.filter(lambda until: until > AT))),
     }
     if like is not None:
-        changed = draw(st.sets(st.sampled_from(sorted(values)), max_size=3))
+        changed = draw(st.sets(st.sampled_from(sorted(set(values) - {"purpose"})), max_size=3))
+        if draw(st.booleans()):
+            values = {name: _less(name, values[name], getattr(like, name)) for name in values}
         values = {name: values[name] if name in changed else getattr(like, name) for name in values}
     try:
         return GrantTerms(**values)

@@ -1,0 +1,187 @@
+"""A real API on a real socket over a real PostgreSQL, with askers whose tokens are in a table of this test's own."""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from telemetry.access.principal import PersonSession, Principal, Role, Scope
+from telemetry.api.context import Context, open_context
+from telemetry.api.server import serving
+from telemetry.config import load_config
+from telemetry.model.sharing import SharingPurpose
+from telemetry.privacy.keys import Kek
+from telemetry.store.keyring import KeyRing, OwnerSecrets
+from telemetry.store.series import write_series
+from tests.support import consents
+from tests.support.store import PASSWORD, Store
+from tests.support.view_world import mean_amount, series_frame
+
+PATIENCE_S = 30.0
+
+
+class StoreKeystore:
+    """Secrets of the tests' shared database. One key-encryption key, since its database remembers which one it was."""
+
+    def secret(self, name: str) -> bytes:
+        if name.startswith("password-"):
+            return PASSWORD.encode()
+        return hashlib.sha256(f"made up {name}".encode()).digest()
+
+
+class StoreKeks:
+    """The one key of StoreKeystore."""
+
+    def __init__(self) -> None:
+        self._kek = Kek(StoreKeystore().secret("kek"))
+
+    def named(self, kek_id: bytes) -> Kek:
+        assert kek_id == self._kek.kek_id
+        return self._kek
+
+    def newest(self) -> Kek:
+        return self._kek
+
+
+@dataclass
+class TableAuthenticator:
+    """Tokens and sessions by hash, as the real one keeps them, in memory: what is removed is unknown at once."""
+
+    machines: dict[bytes, Principal] = field(default_factory=dict)
+    people: dict[bytes, PersonSession] = field(default_factory=dict)
+
+    async def machine(self, bearer: str) -> Principal | None:
+        return self.machines.get(hashlib.sha256(bearer.encode()).digest())
+
+    async def person(self, secret: str) -> PersonSession | None:
+        return self.people.get(hashlib.sha256(secret.encode()).digest())
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A person's session: what a browser holds."""
+
+    cookies: Mapping[str, str]
+    csrf: str
+
+
+@dataclass
+class ApiWorld:
+    """``client``: over HTTP, without credentials. ``base``: the API's address."""
+
+    store: Store
+    admin: Any
+    context: Context
+    base: str
+    client: httpx.AsyncClient
+    authenticator: TableAuthenticator
+    ring: KeyRing
+
+    async def owner(self, owner_key: int, **more: Any) -> None:
+        """An owner with real token secrets in the database of keys."""
+        await consents.add_owner(self.admin, owner_key, **more)
+        await self.ring.add([OwnerSecrets(owner_key, secrets.token_bytes(96), secrets.token_bytes(32))])
+
+    async def home(self, owner_key: int, site_key: int, *device_keys: int, kind: int = 1, **more: Any) -> None:
+        """An owner with a site and devices."""
+        await self.owner(owner_key)
+        await consents.add_site(self.admin, site_key, owner_key, **more)
+        for device_key in device_keys:
+            await consents.add_device(self.admin, device_key, site_key, kind)
+
+    async def series(self, rows: Any) -> None:
+        """Windows, as ViewWorld.series writes them."""
+        await write_series(self.admin, series_frame(rows))
+
+    async def quarters(self, device_key: int, count: int, watts: float = 100.0, **more: Any) -> None:
+        """The last ``count`` quarters that are shown by now; the n-th from the end has n watts more."""
+        rows = [
+            {"device_key": device_key, "start": quarter(n), "amount": mean_amount(watts + n)} | more
+            for n in range(count)
+        ]
+        await self.series(rows)
+
+    def token(
+        self,
+        key: int,
+        role: Role = Role.RECIPIENT,
+        *,
+        scopes: frozenset[Scope] = frozenset(Scope),
+        purposes: frozenset[SharingPurpose] | None = frozenset({SharingPurpose.MAINTENANCE}),
+    ) -> str:
+        """A machine's token."""
+        bearer = "tlm_" + secrets.token_urlsafe(32)
+        principal = Principal(role, key, token_key=secrets.randbits(60), scopes=scopes, purposes=purposes)
+        self.authenticator.machines[hashlib.sha256(bearer.encode()).digest()] = principal
+        return bearer
+
+    def revoke(self, bearer: str) -> None:
+        """The token counts no longer."""
+        del self.authenticator.machines[hashlib.sha256(bearer.encode()).digest()]
+
+    def sign_in(self, key: int, role: Role = Role.OWNER, **more: Any) -> Signed:
+        """A person's session."""
+        secret, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        principal = Principal(role, key, account_key=secrets.randbits(60), **more)
+        self.authenticator.people[hashlib.sha256(secret.encode()).digest()] = PersonSession(principal, 1, csrf)
+        return Signed({"session": secret}, csrf)
+
+    async def get(self, path: str, bearer: str | None = None, **parameters: Any) -> httpx.Response:
+        """GET below /api/v1. ``from_`` stands for ``from``."""
+        asked = {name.rstrip("_"): value for name, value in parameters.items() if value is not None}
+        headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+        return await self.client.get(f"/api/v1{path}", params=asked, headers=headers)
+
+
+def quarter(back: int = 0) -> datetime:
+    """The start of a window that is over and shown, so many before the last one."""
+    now = datetime.now(UTC) - timedelta(minutes=20)
+    return now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0) - back * timedelta(minutes=15)
+
+
+def text(instant: datetime) -> str:
+    """As a query takes it."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@asynccontextmanager
+async def api_world(
+    store: Store,
+    data_dir: Path,
+    *,
+    clock: Callable[[], datetime] | None = None,
+    authenticator: Any = None,
+    **api: Any,
+) -> AsyncIterator[ApiWorld]:
+    """The API in this process on a socket of its own. ``api``: of the config section. ``data_dir``: of nobody else."""
+    settings = {"port": 0, "cookie_secure": False} | api
+    config = load_config(data_dir=data_dir, embedded=True, api=settings)
+    told = authenticator if authenticator is not None else TableAuthenticator()
+    made = authenticator if callable(authenticator) else lambda *_: told
+    async with AsyncExitStack() as stack:
+        admin = await store.admin()
+        await consents.clear(admin)
+        keys = await store.role("keys", "keys")()
+        stack.push_async_callback(keys.close)
+        await (await store.admin("keys")).execute("TRUNCATE keys.owner_key, keys.recipient_key")
+        context = await stack.enter_async_context(
+            open_context(
+                config,
+                StoreKeystore(),
+                lambda database: store.postgres.dsn(database, ""),
+                authenticators=made,
+                keks=StoreKeks(),
+                views_clock=clock,
+            )
+        )
+        port = await stack.enter_async_context(serving(context))
+        base = f"http://127.0.0.1:{port}"
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=base, timeout=PATIENCE_S))
+        yield ApiWorld(store, admin, context, base, client, told, KeyRing(keys, StoreKeks()))
+        await consents.clear(admin)

@@ -16,6 +16,8 @@ KEY_LETTERS: Final[Mapping[str, str]] = {
     "member": "m",
     "request": "q",
     "invitation": "i",
+    "token": "t",  # a machine's, not its secret
+    "session": "e",
 }
 
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from telemetry.errors import GrantChanged, PartyUnknown
 from telemetry.model.requests import CODE_LIFETIME, MAX_OPEN_CODES, RequestReason
-from telemetry.model.sharing import Grant, GrantTerms, RecipientKind
+from telemetry.model.sharing import Grant, GrantTerms
 from telemetry.privacy.requesting import CodeIndex, acceptable, check_narrower, new_code
 from telemetry.store.failures import reported
 from telemetry.store.granting import Granting
 from telemetry.store.requests import invitation_digest
-from telemetry.store.settling import Recipient, recipient_of
+from telemetry.store.settling import Recipient, recipient_from, recipient_of
 from telemetry.store.sql import queries
 
 _SQL: Final = queries("requests")
@@ -121,7 +121,7 @@ class Deciding(Granting):
         if row is None:
             raise PartyUnknown("there is no such invitation")
         terms = GrantTerms.model_validate_json(row["terms"])
-        return Proposed(row["invitation_key"], _recipient(row), terms, row["made_at"], row["expires_at"])
+        return Proposed(row["invitation_key"], recipient_from(row), terms, row["made_at"], row["expires_at"])
 
     async def accept_invitation(
         self,
@@ -190,15 +190,10 @@ def _received(row: Mapping[str, Any]) -> Received:
         terms = terms.model_copy(update={"sites": frozenset(row["sites"])})
     return Received(
         row["request_key"],
-        _recipient(row),
+        recipient_from(row),
         RequestReason(row["reason"]),
         terms,
         row["has_text"],
         row["made_at"],
         row["expires_at"],
     )
-
-
-def _recipient(row: Mapping[str, Any]) -> Recipient:
-    kind = RecipientKind(row["kind"])
-    return Recipient(row["recipient_key"], row["handle"], kind, row["created_at"], row["closed_at"])

@@ -19,7 +19,7 @@ from telemetry.store.deciding import Deciding, Received, blocked
 from telemetry.store.failures import reported
 from telemetry.store.grant_rows import grant_of
 from telemetry.store.household import Household
-from telemetry.store.settling import Recipient, keeping_of, recipient_of
+from telemetry.store.settling import Recipient, keeping_of, recipient_from, recipient_of
 from telemetry.store.sql import queries
 
 Recompile = Callable[[Sequence[int]], Awaitable[object]]
@@ -117,6 +117,20 @@ class Sharing:
         """By key or handle, closed ones included. Raises PartyUnknown."""
         with reported("looking up a recipient"):
             return await recipient_of(self._connection, which)
+
+    async def recipients(self) -> list[Recipient]:
+        """Those that may be granted something, in the order of their handles."""
+        with reported("listing recipients"):
+            rows = await self._connection.fetch(self._sql["open_recipients"])
+        return [recipient_from(row) for row in rows]
+
+    async def reads(
+        self, owner_key: int, *, recipient_key: int | None = None, before: int | None = None, limit: int
+    ) -> list[Row]:
+        """Who looked at what of the owner, newest first: read_key, at, handle, purpose, way, fields, resolution (rank),
+        from_at, to_at. ``before``: only those with a lower read_key.
+        """
+        return [dict(row) for row in await self._of_owner("reads", owner_key, before, limit, recipient_key)]
 
     async def grants(self, owner_key: int, recipient_key: int | None = None) -> list[Grant]:
         """What is not withdrawn; ended ones and ones to come included. Raises PartyUnknown for the owner."""

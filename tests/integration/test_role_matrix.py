@@ -75,6 +75,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "consent.request_block": "rights:SID",
         "consent.restriction": "views:S rights:SIu operator:S",
         "consent.seen_devices()": "",
+        "consent.seen_names()": "views:E",
         "consent.sight()": "views:E",
         "consent.site": "ingest:S views:s rights:SIUD operator:SIu",
         "consent.site_label": "rollup:SIuD views:s rights:S",

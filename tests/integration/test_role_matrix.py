@@ -103,7 +103,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "readings.make_partition()": "",
         "readings.quarantine": "ingest:sIu operator:Su",
         "readings.quarantine_quarantine_key_seq": "",
-        "readings.rollup_pass": "rollup:SU",
+        "readings.rollup_pass": "rollup:SU operator:s",
         "readings.rollup_state": "rollup:SIUD",
         "readings.seal_hot()": "rollup:E",
         "readings.sealed_hour": "rollup:S",

@@ -253,3 +253,6 @@ BEGIN
 END
 $$;
 GRANT EXECUTE ON FUNCTION consent.prune_requests() TO telemetry_rights;
+
+-- How far the rollup is: for whoever runs the service.
+GRANT SELECT (done_as_of) ON readings.rollup_pass TO telemetry_operator;

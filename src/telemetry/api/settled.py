@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from telemetry.errors import PartyUnknown
-from telemetry.model.sharing import Grant, GrantTerms, GrantState
-from telemetry.model.shown import key_shown, shown_key
 from telemetry.api.terms import terms_shown
+from telemetry.errors import PartyUnknown
+from telemetry.model.sharing import Grant, GrantState, GrantTerms
+from telemetry.model.shown import key_shown, shown_key
 from telemetry.privacy.explain import Situation, describe, explain
 from telemetry.store.settling import Recipient
 from telemetry.store.sharing import Sharing

@@ -4,6 +4,7 @@ from typing import Annotated, Any, cast
 
 import polars as pl
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from telemetry.access.principal import Principal, Scope
 from telemetry.api.asked import Cursor
@@ -24,7 +25,7 @@ from telemetry.api.paging import Paging, link
 from telemetry.api.principals import owner
 from telemetry.api.problems import responses
 from telemetry.api.routes.owners_data import own_settings
-from telemetry.api.settled import open_recipient, recipient_shown, which
+from telemetry.api.settled import recipient_shown, which
 from telemetry.errors import Conflict, PartyUnknown
 from telemetry.model.sharing import RESOLUTIONS, Keeping, MemberRight, SharingPurpose
 from telemetry.model.shown import key_shown, shown_key
@@ -40,7 +41,20 @@ Exercising = Annotated[Principal, owner(MemberRight.RIGHTS, Scope.MANAGE)]
 Objection = Annotated[
     str, Path(pattern=r"^[a-z_]{1,32}(\.r_[0-9a-f]{16})?$", description="as the list names it", max_length=60)
 ]
-_MOST = Query(100, ge=1, le=1000, description="entries on a page, at most")
+
+
+class ListAsked(BaseModel):
+    """A page of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+    limit: int = Field(100, ge=1, le=1000, description="entries on a page, at most")
+    cursor: Cursor | None = Field(None, description="`next` of the page before")
+
+
+class ReadsAsked(ListAsked):
+    """A page of who looked."""
+
+    recipient: Annotated[str | None, Field(pattern=r"^r_[0-9a-f]{16}$")] = Field(None, description="only this one's")
 
 
 @router.get("", response_model=Me)
@@ -98,13 +112,14 @@ def _keeping(keeping: Keeping) -> Response:
 
 @router.get("/recipients", response_model=RecipientList, responses=responses("gone"))
 async def list_recipients_to_grant(
-    request: Request, principal: Anyone, context: Ctx, limit: int = _MOST, cursor: Cursor | None = None
+    request: Request, principal: Anyone, context: Ctx, asked: Annotated[ListAsked, Query()]
 ) -> Response:
     """Who may be granted something."""
+    limit = asked.limit
     async with context.sharing.open() as sharing:
         found = {one.handle: one for one in await sharing.recipients()}
     handles = pl.DataFrame({"handle": sorted(found)}, schema={"handle": pl.String})
-    paging = Paging(context.cursors, principal, ("recipients", limit), cursor)
+    paging = Paging(context.cursors, principal, ("recipients", limit), asked.cursor)
     shown, following = paging.of(handles, limit)
     told = [recipient_shown(found[handle]) for handle in shown["handle"]]
     return json_response({"recipients": told, "next": following}, link(request, following))
@@ -202,15 +217,11 @@ async def _objections(sharing: Sharing, principal: Principal) -> Response:
 
 @router.get("/reads", response_model=Reads, responses=responses("gone", "not-found"))
 async def list_reads(
-    request: Request,
-    principal: Anyone,
-    context: Ctx,
-    limit: int = _MOST,
-    cursor: Cursor | None = None,
-    recipient: Annotated[str | None, Query(pattern=r"^r_[0-9a-f]{16}$", description="only this one's")] = None,
+    request: Request, principal: Anyone, context: Ctx, asked: Annotated[ReadsAsked, Query()]
 ) -> Response:
     """Who looked, newest first: who, when, which fields, which range."""
-    paging = Paging(context.cursors, principal, ("reads", limit, recipient), cursor)
+    limit, recipient = asked.limit, asked.recipient
+    paging = Paging(context.cursors, principal, ("reads", limit, recipient), asked.cursor)
     before = cast("int | None", paging.place())
     key = None if recipient is None else key_shown("recipient", recipient)
     async with context.sharing.open() as sharing:

@@ -47,7 +47,9 @@ async def list_own_grants(principal: Anyone, context: Ctx) -> Response:
     return json_response(told)
 
 
-@router.post("", status_code=201, response_model=Settled, responses=responses("conflict", "solar-unconfirmed", "not-found"))
+@router.post(
+    "", status_code=201, response_model=Settled, responses=responses("conflict", "solar-unconfirmed", "not-found")
+)
 async def make_grant(principal: Sharer, context: Ctx, asked: Annotated[GrantAsked, Body()]) -> Response:
     """Grant something. In force when this is answered; the receipt says what was agreed to."""
     async with context.sharing.open() as sharing:

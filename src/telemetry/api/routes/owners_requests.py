@@ -48,9 +48,7 @@ async def list_received_requests(principal: Reader, context: Ctx) -> Response:
         says = [await would_see(sharing, principal.key, one.recipient, one.terms) for one in received]
     sealed = [(principal.key, one.request_key) for one in received if one.has_text]
     texts = await context.vault.reveal(Purpose.REQUEST_TEXT, sealed) if sealed else {}
-    told = [
-        _request(one, each, texts.get(one.request_key)) for one, each in zip(received, says, strict=True)
-    ]
+    told = [_request(one, each, texts.get(one.request_key)) for one, each in zip(received, says, strict=True)]
     return json_response({"requests": told})
 
 

@@ -151,3 +151,8 @@ def _sorted(names: frozenset[str] | None) -> list[str] | None:
 @cache
 def _zones() -> frozenset[str]:
     return frozenset(available_timezones())
+
+
+def rfc3339(instant: datetime) -> str:
+    """With Z for UTC."""
+    return instant.isoformat().replace("+00:00", "Z")

@@ -11,6 +11,7 @@ import orjson
 import polars as pl
 from fastapi import Response
 
+from telemetry.api.asked import rfc3339
 from telemetry.errors import NotAcceptable
 from telemetry.views.fleet import FleetPage
 from telemetry.views.view import View
@@ -165,11 +166,6 @@ def grant_of(name: str, granted: Granted, timezone: str) -> dict[str, Any]:
         "start": written(terms.start),
         "until": written(terms.until),
     }
-
-
-def rfc3339(instant: datetime) -> str:
-    """With Z for UTC."""
-    return instant.isoformat().replace("+00:00", "Z")
 
 
 def series_of(rows: pl.DataFrame) -> list[dict[str, Any]]:

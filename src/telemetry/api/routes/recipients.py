@@ -21,6 +21,7 @@ from telemetry.api.asked import (
     field_count,
     purpose_of,
     query_of,
+    rfc3339,
     said,
     view_query,
     zone_of,
@@ -234,22 +235,33 @@ def _next(paging: Paging, view: View, at_most: int) -> str | None:
     return paging.sealed(view.devices.select("site", "device").row(-1))
 
 
-def _told(query: views_query.Query, view: View) -> dict[str, Any]:
+def _told(query: views_query.Query, view: View, *, own: bool = False) -> dict[str, Any]:
     return {
-        "purpose": query.purpose,
+        "purpose": None if own else query.purpose,
         "resolution": query.resolution,
-        "from": formats.rfc3339(query.since),
-        "to": formats.rfc3339(query.until),
+        "from": rfc3339(query.since),
+        "to": rfc3339(query.until),
         "tz": query.timezone,
         "devices": formats.devices_of(view),
     }
 
 
 def _answered(request: Request, query: views_query.Query, view: View, form: Form, cursor: str | None) -> Response:
-    """A page of rows in the form asked for."""
     request.scope["state"]["slot"].charge(view.rows.height)
-    headers = link(request, cursor)
+    return series_answer(view, query, form, cursor, link(request, cursor))
+
+
+def series_answer(
+    view: View,
+    query: views_query.Query,
+    form: Form,
+    cursor: str | None,
+    headers: dict[str, str],
+    *,
+    own: bool = False,
+) -> Response:
+    """A page of series in the form asked for. ``own``: an owner's, which is for no purpose."""
     if formats.MEDIA_TYPES[form] != formats.JSON:
         return Response(formats.as_table(view.rows, form), media_type=formats.MEDIA_TYPES[form], headers=headers)
     rows = {"rows": formats.rows_of(view.rows)} if form is Form.ROWS else {"series": formats.series_of(view.rows)}
-    return formats.json_response(_told(query, view) | rows | {"next": cursor}, headers)
+    return formats.json_response(_told(query, view, own=own) | rows | {"next": cursor}, headers)

@@ -105,13 +105,13 @@ def shares_of(sums: Sums, place: tuple[float, float] | None, since_us: int | Non
     strength = np.ones(starts.size)
     if place is not None:
         strength = clear_strength(sine_of_elevation(starts + length // 2, *place))
-    made, strength, starts = (each.reshape(days, slots) for each in (made, strength, starts))
-    frozen = days if since_us is None else max(0, int((since_us - starts[0, 0]) // DAY_US))
+    by_day = made.reshape(days, slots), strength.reshape(days, slots)
+    frozen = days if since_us is None else max(0, int((since_us - starts[0]) // DAY_US))
     first = min(frozen, max(0, days - LAST_DAYS))
-    share = np.full(made.shape, np.nan)
+    share = np.full((days, slots), np.nan)
     for day in range(first, days):
-        share[day] = _of_day(made, strength, day, min(day, frozen))
-    return Shares(share, starts, number + np.arange(days), first, sums.minutes)
+        share[day] = _of_day(*by_day, day, min(day, frozen))
+    return Shares(share, starts.reshape(days, slots), number + np.arange(days), first, sums.minutes)
 
 
 def _shift_us(sums: Sums, place: tuple[float, float] | None) -> int:
@@ -120,7 +120,7 @@ def _shift_us(sums: Sums, place: tuple[float, float] | None) -> int:
         return round(place[1] / 360 * DAY_US)
     turn = (sums.start_us % DAY_US) / DAY_US * 2 * np.pi
     weight = np.maximum(sums.made, 0.0)
-    middle = np.arctan2((weight * np.sin(turn)).sum(), (weight * np.cos(turn)).sum()) / (2 * np.pi) * DAY_US
+    middle = float(np.arctan2((weight * np.sin(turn)).sum(), (weight * np.cos(turn)).sum())) / (2 * np.pi) * DAY_US
     return round(DAY_US / 2 - middle)
 
 

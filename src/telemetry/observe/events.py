@@ -14,11 +14,12 @@ from enum import StrEnum
 from typing import ClassVar
 
 from telemetry.model.batch import Reason, Watermark, Withheld
+from telemetry.observe.alert_events import AlertsFound, MessagesSent
 from telemetry.observe.event import Event, Level
 from telemetry.observe.radio_events import AdvertisementsHeard, RadioFailed
 
 # Events that are defined in files of their own, beside those of this one.
-__all__ = ["AdvertisementsHeard", "Event", "RadioFailed"]
+__all__ = ["AdvertisementsHeard", "AlertsFound", "Event", "MessagesSent", "RadioFailed"]
 
 
 class Server(StrEnum):
@@ -39,6 +40,8 @@ class Job(StrEnum):
     RELOAD = "reload"
     PLAN = "plan"
     LABELS = "labels"
+    ALERTS = "alerts"
+    DELIVERY = "delivery"
     WATERMARKS = "watermarks"
     SCAN = "scan"
     BACKUP = "backup"

@@ -34,6 +34,15 @@ class Metrics:
         self._flow()
         self._state()
         self._bluetooth()
+        self._alerts()
+
+    def _alerts(self) -> None:
+        self.alerts_begun = self._counter("alerts_begun", "Alerts that began")
+        self.alerts_ended = self._counter("alerts_ended", "Alerts that ended")
+        self.messages_sent = self._counter(
+            "messages_sent", "Attempts to tell of alerts by what became of them", "outcome"
+        )
+        self.messages_waiting = self._gauge("messages_waiting", "Messages about alerts that wait to be sent")
 
     def _bluetooth(self) -> None:
         self.ble_frames = self._counter("ble_frames", "Bluetooth frames by what became of them", "outcome")

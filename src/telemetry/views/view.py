@@ -4,7 +4,8 @@ Everything shown is a function of what is granted and of data that is granted: r
 windows' edges, and nothing says how much there is that is not shown (rules 17 to 25).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -105,6 +106,13 @@ class Views:
     async def own(self, owner_key: int, query: Query) -> View:
         """What the owner is shown: everything of the own tenure at the kept resolution (rule 25)."""
         return (await self.read(Viewer(owner_key=owner_key), query))[0]
+
+    @contextlib.asynccontextmanager
+    async def seeing(self, viewer: Viewer) -> AsyncIterator[tuple[Any, Sight, Names]]:
+        """One snapshot, what is seen in it, and who names it: for what is shown beside windows."""
+        async with self._pool.connection() as connection, snapshot(connection, viewer) as database_now:
+            now = self._clock() if self._clock else database_now
+            yield connection, await look(connection, viewer, now), self._names
 
     async def read(
         self, viewer: Viewer, query: Query, *, way: Way = Way.VIEW, part: Part = WHOLE

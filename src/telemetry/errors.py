@@ -31,7 +31,9 @@ Hierarchy::
     │   ├── NotVisible          a site or device asked for does not exist or is not shared: the same in both cases
     │   └── NoLongerAvailable   a stream or an export ends: nothing is shared any more, for whatever reason
     ├── DeliveryError           a mail or a webhook was not delivered
-    │   ├── NotConfigured       sending is off: the configuration names no server
+    │   ├── NotConfigured       sending is off: the configuration names no server, or leaves it out
+    │   ├── AddressRefused      a webhook's address is none that the service sends to
+    │   ├── TargetUnknown       a webhook or a wish for mails is unknown, or somebody else's: the same in both cases
     │   ├── DeliveryRefused     the other side said no for good: do not try again
     │   └── DeliveryUnavailable the other side cannot be reached, or says to come again
     └── InputError              a file or an argument given on the command line cannot be used
@@ -172,6 +174,17 @@ class DeliveryError(TelemetryError):
 
 class NotConfigured(DeliveryError):  # noqa: N818 - a state, not a mistake
     """Sending is off: the configuration names no server."""
+
+
+class AddressRefused(DeliveryError):  # noqa: N818
+    """A webhook's address is none that the service sends to. It is not repeated."""
+
+
+class TargetUnknown(DeliveryError):  # noqa: N818
+    """A webhook or a wish for mails is unknown, or somebody else's. Which of both is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such target", remedy="list them, and take one of those")
 
 
 class DeliveryRefused(DeliveryError):  # noqa: N818

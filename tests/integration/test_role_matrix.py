@@ -21,11 +21,16 @@ PARTITION = re.compile(r"^(readings\.(?:hot|late|series|sealed))_\d+$")
 # X (anything else); on some columns lower case. Q: uses a sequence, E: executes a function.
 EXPECTED: dict[str, dict[str, str]] = {
     "telemetry": {
+        "access.alert_mail": "access:SID",
+        "access.outbox": "access:SIuD",
+        "access.webhook": "access:SIuD",
         "audit.event": "rights:Si operator:Si",
         "audit.event_event_key_seq": "",
         "audit.read": "views:i rights:S",
         "audit.read_read_key_seq": "",
         "consent.active_grant": "views:S rights:S operator:S",
+        "consent.alert_sight()": "views:E",
+        "consent.alert_subjects()": "rollup:E",
         "consent.apply_grant_version()": "",
         "consent.apply_keeping_version()": "",
         "consent.bluetooth": "ingest:S rights:SIUD operator:SIU",
@@ -68,6 +73,8 @@ EXPECTED: dict[str, dict[str, str]] = {
         "consent.viewing_recipient()": "views:E",
         "consent.viewing_scope()": "",
         "migrations.applied": "operator:S",
+        "readings.alert": "rollup:SIuD views:S",
+        "readings.alert_rhythm": "rollup:SIuD",
         "readings.codec_state": "ingest:SIu",
         "readings.drop_expired_partitions()": "rollup:E",
         "readings.drop_series()": "rollup:E",

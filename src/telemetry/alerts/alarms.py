@@ -1,8 +1,8 @@
 """What devices say of themselves: from fields of status to spans of alarm. Pure.
 
 A severity that is worse than notice (RFC 5424) is an alarm, and one that is not makes bits and codes harmless. Without
-a severity any bit and any code is one. SunSpec's state 7 is a fault whatever else is said. A field holds its last value.
-An alarm is over when nothing has said otherwise for ``QUIET_US``; it ended when that began.
+a severity any bit and any code is one. SunSpec's state 7 is a fault whatever else is said. A field holds its last
+value. An alarm is over when nothing has said otherwise for ``QUIET_US``; it ended when that began.
 """
 
 from collections.abc import Mapping, Sequence

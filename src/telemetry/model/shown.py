@@ -14,6 +14,7 @@ KEY_LETTERS: Final[Mapping[str, str]] = {
     "recipient": "r",
     "grant": "c",  # a consent
     "member": "m",
+    "webhook": "w",
 }
 
 

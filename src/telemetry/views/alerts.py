@@ -45,7 +45,7 @@ ALERT_SCHEMA: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One alert as shown. ``alert_key`` leaves the service nowhere. Instants in µs."""
+    """One alert as shown. ``alert_key`` and ``found_us`` leave the service nowhere. Instants in µs."""
 
     alert_key: int
     site: str
@@ -55,6 +55,7 @@ class Shown:
     opened_us: int | None
     closed_us: int | None
     rank: int
+    found_us: int
 
 
 async def alerts(
@@ -73,7 +74,7 @@ async def alerts(
     async with views.seeing(viewer) as (connection, sight, names):
         named = (await names.of(sight)).asked(query)
         found = await read_alerts(connection, sight, named, query.range_us)
-        await _record(connection, viewer, named, query, way)
+        await record_look(connection, viewer, named, query, way)
     since, until = query.range_us
     rows = [
         (shown.site, shown.device, shown.kind.label, shown.severity, shown.opened_us, shown.closed_us, shown.rank)
@@ -144,7 +145,7 @@ def _shown(row: Mapping[str, Any], device: SeenDevice, named: tuple[str, str], z
         if found is None:
             ended = None if closed is None else window.end(closed)
             kind = AlertKind(row["kind"])
-            found = Shown(row["alert_key"], *named, kind, row["severity"], opened, ended, rank)
+            found = Shown(row["alert_key"], *named, kind, row["severity"], opened, ended, rank, row["found"])
         elif opened is not None:
             found = replace(found, opened_us=opened, rank=rank)
         if found.opened_us is not None:
@@ -175,7 +176,7 @@ class _Windows:
         return at_us if self._rank == _RAW else window_ends(self.start(at_us), self._resolution, self._grid, self._zone)
 
 
-async def _record(connection: Any, viewer: Viewer, named: Named, query: Query, way: Way) -> None:
+async def record_look(connection: Any, viewer: Viewer, named: Named, query: Query, way: Way) -> None:
     """For each owner concerned that alerts were looked at; an owner's own look is not recorded."""
     if viewer.recipient_key is None or viewer.purpose is None:
         return

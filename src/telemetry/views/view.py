@@ -107,6 +107,15 @@ class Views:
         """What the owner is shown: everything of the own tenure at the kept resolution (rule 25)."""
         return (await self.read(Viewer(owner_key=owner_key), query))[0]
 
+    @contextlib.asynccontextmanager
+    async def seeing(self, viewer: Viewer) -> AsyncIterator[tuple[Any, Sight, Named]]:
+        """One snapshot, and what is seen in it with its names: for what is shown beside windows."""
+        keyed = await self._names.keyed(viewer.recipient_key)
+        async with self._pool.connection() as connection, snapshot(connection, viewer) as database_now:
+            now = self._clock() if self._clock else database_now
+            sight = await look(connection, viewer, now)
+            yield connection, sight, await self._names.of(sight, keyed)
+
     async def read(
         self, viewer: Viewer, query: Query, *, way: Way = Way.VIEW, part: Part = WHOLE
     ) -> tuple[View, Named]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -188,11 +188,14 @@ async def api_world(
     data_dir: Path,
     *,
     clock: Callable[[], datetime] | None = None,
+    sections: Mapping[str, Any] | None = None,
     **api: Any,
 ) -> AsyncIterator[ApiWorld]:
-    """The API in this process on a socket of its own. ``api``: of the config section. ``data_dir``: of nobody else."""
+    """The API in this process on a socket of its own. ``api``: of the config section; ``sections``: others.
+    ``data_dir``: of nobody else.
+    """
     settings = {"port": 0, "cookie_secure": False} | api
-    config = load_config(data_dir=data_dir, embedded=True, api=settings)
+    config = load_config(data_dir=data_dir, embedded=True, api=settings, **(sections or {}))
     async with AsyncExitStack() as stack:
         admin = await store.admin()
         await consents.clear(admin)

@@ -104,7 +104,7 @@ def view_query(principal: Principal, asked: Narrowed, between: tuple[datetime, d
         InputError: a range that is too long.
 
     """
-    fields = _listed(asked.fields)
+    fields = names_of(asked.fields)
     if fields is not None and not fields <= set(FIELD_BY_NAME):
         raise InvalidRequest("the catalogue has no such field", where="query.fields")
     if not between[0] < between[1]:
@@ -115,8 +115,8 @@ def view_query(principal: Principal, asked: Narrowed, between: tuple[datetime, d
         until=between[1],
         resolution=asked.resolution,
         fields=fields,
-        sites=_listed(asked.sites),
-        devices=_listed(asked.devices),
+        sites=names_of(asked.sites),
+        devices=names_of(asked.devices),
         grid=asked.grid,
         timezone=zone_of(asked.tz),
     )
@@ -140,7 +140,8 @@ def said(query: Query, *, ranged: bool = True) -> dict[str, Any]:
     }
 
 
-def _listed(text: str | None) -> frozenset[str] | None:
+def names_of(text: str | None) -> frozenset[str] | None:
+    """A list with commas between; None for all."""
     return None if text is None else frozenset(text.split(","))
 
 

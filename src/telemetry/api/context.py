@@ -14,6 +14,8 @@ from telemetry.api.ending import Ending
 from telemetry.api.keyed import Cursors, ETags, GrantNames
 from telemetry.api.limits import Limits
 from telemetry.config import Config
+from telemetry.deliver.sealing import WebhookSealer
+from telemetry.deliver.targets import Webhooks
 from telemetry.observe import Observer, events
 from telemetry.ports import Keks, Keystore
 from telemetry.privacy.keys import BlindIndex, Purpose
@@ -65,6 +67,7 @@ class Context:
     visibility: Visibility
     sharing: SharingPool
     requests: Requests
+    webhooks: Webhooks
     codes: CodeIndex
     vault: "PooledOpener"
     stream_connect: Connect
@@ -171,6 +174,7 @@ async def open_context(
             visibility=Visibility(pools.views, names, clock=views_clock),
             sharing=_sharing(config, keystore, pools, told),
             requests=Requests(pools.access, codes),
+            webhooks=Webhooks(pools.access, WebhookSealer(keystore.secret(ACCESS)), config.webhooks),
             codes=codes,
             vault=opener,
             stream_connect=connect("telemetry_views"),

@@ -142,13 +142,14 @@ def sites_of(page: FleetPage) -> list[dict[str, Any]]:
     return made
 
 
+def written(instant: datetime | None, timezone: str) -> str | None:
+    """RFC 3339 in this zone."""
+    return None if instant is None else rfc3339(instant.astimezone(ZoneInfo(timezone)))
+
+
 def grant_of(name: str, granted: Granted, timezone: str) -> dict[str, Any]:
     """A grant without keys: its sites are those that are seen under it."""
-    terms, zone = granted.grant.terms, ZoneInfo(timezone)
-
-    def written(instant: datetime | None) -> str | None:
-        return None if instant is None else rfc3339(instant.astimezone(zone))
-
+    terms = granted.grant.terms
     return {
         "grant": name,
         "purpose": terms.purpose,
@@ -162,9 +163,9 @@ def grant_of(name: str, granted: Granted, timezone: str) -> dict[str, Any]:
         "place": terms.place,
         "extremes": terms.extremes,
         "history_s": None if terms.history is None else int(terms.history.total_seconds()),
-        "data_from": written(terms.data_from),
-        "start": written(terms.start),
-        "until": written(terms.until),
+        "data_from": written(terms.data_from, timezone),
+        "start": written(terms.start, timezone),
+        "until": written(terms.until, timezone),
     }
 
 

@@ -22,7 +22,7 @@ from telemetry.views.naming import DEVICE_SCHEMA, Named, Names
 from telemetry.views.pool import Pool
 from telemetry.views.query import WHOLE, DayGrid, Part, Query, Way
 from telemetry.views.resolve import Sought, guessed, resolved
-from telemetry.views.sight import Place, Proposal, SeenDevice, Sight, Viewer, look_as_if, snapshot
+from telemetry.views.sight import Place, Proposal, SeenDevice, Sight, Viewer, look, look_as_if, snapshot
 from telemetry.views.windows import (
     SHOWN_SCHEMA,
     Asked,

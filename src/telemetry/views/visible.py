@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from telemetry.model.sharing import Grant
@@ -59,6 +59,15 @@ class Visibility:
             # What denies an owner's grants altogether leaves nothing to be seen of it.
             counting = in_force(grants, Standing(expired_policies=frozenset(denials["expired"])), now)
             return [Granted(grant, tuple(sorted(set(_under(grant, named))))) for grant in counting]
+
+    async def site(self, viewer: Viewer, token: str) -> tuple[int, int]:
+        """Owner key and site key of a site that is seen, by its name. Raises as ``pairs``."""
+        now = datetime.now(UTC)
+        assert viewer.purpose is not None  # noqa: S101 - recipients look for a purpose
+        query = Query(viewer.purpose, now - timedelta(hours=1), now, sites=frozenset({token}))
+        async with self._seen(viewer, query) as (_, named, _):
+            device = named.devices[0]
+            return device.owner_key, device.site_key
 
     @contextlib.asynccontextmanager
     async def _seen(self, viewer: Viewer, query: Query) -> AsyncIterator[tuple[Any, Named, datetime]]:

@@ -39,6 +39,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "consent.grant_version": "rights:SI",
         "consent.grants_in_force()": "",
         "consent.hold_version()": "ingest:E rollup:E",
+        "consent.kept_since()": "views:E",
         "consent.keeping": "rights:S operator:S",
         "consent.keeping_version": "rights:SI",
         "consent.label_day": "rollup:SIu",

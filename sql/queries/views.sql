@@ -92,3 +92,21 @@ SELECT (extract(epoch FROM (
 FROM unnest($1::bigint[], $2::bigint[], $3::smallint[])
     WITH ORDINALITY AS v (device_key, before_us, field, place)
 ORDER BY v.place
+
+-- name: position
+SELECT done_us, seen FROM consent.reading_position()
+
+-- name: renewed
+SELECT owner_key FROM consent.renewed_since(
+    'epoch'::timestamptz + $1::bigint * interval '1 microsecond', $2::text::pg_snapshot
+) AS owner_key
+
+-- Versions that take effect in a span, in binary COPY as telemetry.store.copying reads it.
+-- name: versions
+SELECT device_key, window_start, effective_at, covered_ms, resolution, grid, field
+FROM readings.series
+WHERE device_key = ANY ($1::bigint[]) AND field = ANY ($2::smallint[]) AND resolution = ANY ($3::smallint[])
+    AND effective_at > 'epoch'::timestamptz + $4::bigint * interval '1 microsecond'
+    AND effective_at <= 'epoch'::timestamptz + $5::bigint * interval '1 microsecond'
+    AND window_start >= 'epoch'::timestamptz + $6::bigint * interval '1 microsecond'
+    AND window_start < 'epoch'::timestamptz + $7::bigint * interval '1 microsecond'

@@ -6,6 +6,7 @@ A name that is not found that way is looked for among all that has a name in the
 it never existed, is another recipient's or was withdrawn (docs/decisions/0065-names-to-owners.md).
 """
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -73,12 +74,13 @@ async def resolved(
     """
     viewer, query, part = sought.viewer, sought.query, sought.part
     asked = _heads(query)
-    seen = None
-    simple = viewer.scope is not None or (not asked and part.is_whole)
-    if keyed is None or simple or (asked and (seen := await _held(connection, keyed, asked)) is not None):
+    if keyed is None or viewer.scope is not None or (not asked and part.is_whole):
+        sight = await look(connection, sought.narrowed, now)
+        return sight, _part((await names.of(sight, keyed)).asked(query), part)
+    if asked and (seen := await _held(connection, keyed, asked)) is not None:
         sight = await look(connection, sought.narrowed, now, seen)
-        named = (await names.of(sight, keyed)).asked(query)
-        return sight, _part(named, part)
+        with contextlib.suppress(NotVisible):
+            return sight, _part((await names.of(sight, keyed)).asked(query), part)
     listing = await listed(connection, names, keyed)
     wanted = _wanted(listing, asked) if asked else listing.sites
     while True:

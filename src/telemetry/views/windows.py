@@ -3,7 +3,8 @@
 ``tests/support/scalar_view.py`` says the same in plain loops.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
@@ -89,13 +90,13 @@ def shown_windows(subjects: Sequence[Subject], asked: Asked, series: pl.DataFram
     """
     done = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
     stored = set(series["resolution"].unique())
-    for (rank, grid, zone), group in _groups(subjects, stored).items():
+    for (rank, grid, zone), group in groups_of(subjects, stored).items():
         windows = _windows(group, (rank, grid, zone), asked, series, hot)
-        done.append(_valued(_shown(windows, group, (rank, grid), asked)))
+        done.append(valued(visible(windows, group, (rank, grid), asked.now_us)))
     return pl.concat(done)
 
 
-def _groups(subjects: Iterable[Subject], stored: set[int]) -> dict[tuple[int, int, str], list[Subject]]:
+def groups_of(subjects: Iterable[Subject], stored: AbstractSet[int]) -> dict[tuple[int, int, str], list[Subject]]:
     """Who is served at a rank, on a grid of a zone; without ranks of which nothing new could come."""
     groups: dict[tuple[int, int, str], list[Subject]] = {}
     for subject in subjects:
@@ -162,11 +163,11 @@ def _of(rows: pl.DataFrame, devices: Sequence[int]) -> pl.DataFrame:
     return rows.filter(pl.col("device_key").is_in(devices)) if rows.height else rows
 
 
-def _shown(windows: pl.DataFrame, subjects: Sequence[Subject], where: tuple[int, int], asked: Asked) -> pl.DataFrame:
-    """Those windows whose guards are covered, with ``extremes``: whether minimum and maximum are."""
+def visible(windows: pl.DataFrame, subjects: Sequence[Subject], where: tuple[int, int], now_us: int) -> pl.DataFrame:
+    """Those at one (rank, grid) whose guards are covered, with ``extremes``: whether minimum and maximum are."""
     if windows.is_empty():
         return windows.with_columns(extremes=pl.lit(value=False))
-    guarded = guarded_by(windows, subjects, asked.now_us)
+    guarded = guarded_by(windows, subjects, now_us)
     rules = _rules(subjects, *where, among={FIELD_NAMES[index] for index in windows["field"].unique()})
     key = rules.select("device_key", "field", "what")
     judge = judged_simply if key.n_unique() == key.height else judged
@@ -175,7 +176,7 @@ def _shown(windows: pl.DataFrame, subjects: Sequence[Subject], where: tuple[int,
     return guarded.with_columns(extremes=pl.Series(extremes)).filter(pl.Series(allowed & (~finer | kept)))
 
 
-def _valued(windows: pl.DataFrame) -> pl.DataFrame:
+def valued(windows: pl.DataFrame) -> pl.DataFrame:
     """Integers in catalogue units (rule 11). The instant of a last value is not shown: its window is (rule 21)."""
     field = pl.col("field")
     inverse = field.replace_strict(dict(enumerate(_INVERSE)), return_dtype=pl.Float64)

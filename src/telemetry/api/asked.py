@@ -46,8 +46,18 @@ class Formatted(Purposed):
     tz: TimeZone = Field("UTC", description="IANA time zone in which times are written; it changes nothing else")
 
 
-class Ranged(Formatted):
+class Narrowed(Formatted):
     """What to look at."""
+
+    resolution: Resolution = Field(Resolution.PT15M, description="as fine as this; what is granted may be coarser")
+    fields: FieldList | None = Field(None, description="fields of the catalogue with commas between; all without")
+    sites: NameList | None = Field(None, description="only these sites")
+    devices: NameList | None = Field(None, description="only these devices")
+    grid: DayGrid | None = Field(None, description="days of UTC or of the site; without, the site's own where granted")
+
+
+class Ranged(Narrowed):
+    """What to look at, from when to when."""
 
     since: Instant = Field(
         alias="from", description="from this instant on (RFC 3339)", examples=["2026-11-24T00:00:00Z"]
@@ -55,11 +65,6 @@ class Ranged(Formatted):
     until: Instant = Field(
         alias="to", description="up to this instant, which is not in it", examples=["2026-11-25T00:00:00Z"]
     )
-    resolution: Resolution = Field(Resolution.PT15M, description="as fine as this; what is granted may be coarser")
-    fields: FieldList | None = Field(None, description="fields of the catalogue with commas between; all without")
-    sites: NameList | None = Field(None, description="only these sites")
-    devices: NameList | None = Field(None, description="only these devices")
-    grid: DayGrid | None = Field(None, description="days of UTC or of the site; without, the site's own where granted")
 
 
 def purpose_of(principal: Principal, asked: SharingPurpose | None) -> SharingPurpose:
@@ -87,26 +92,31 @@ def zone_of(name: str) -> str:
 
 
 def query_of(principal: Principal, asked: Ranged) -> Query:
-    """What a view is asked.
+    """What a view is asked. Raises as ``view_query``."""
+    return view_query(principal, asked, (asked.since, asked.until))
+
+
+def view_query(principal: Principal, asked: Narrowed, between: tuple[datetime, datetime]) -> Query:
+    """What a view is asked, of a range.
 
     Raises:
         InvalidRequest: an unknown field or time zone, an empty range, no purpose.
         InputError: a range that is too long.
 
     """
-    fields = _listed(asked.fields)
+    fields = names_of(asked.fields)
     if fields is not None and not fields <= set(FIELD_BY_NAME):
         raise InvalidRequest("the catalogue has no such field", where="query.fields")
-    if not asked.since < asked.until:
+    if not between[0] < between[1]:
         raise InvalidRequest("the range is empty", where="query.to", remedy="it lies after `from`")
     return Query(
         purpose=purpose_of(principal, asked.purpose),
-        since=asked.since,
-        until=asked.until,
+        since=between[0],
+        until=between[1],
         resolution=asked.resolution,
         fields=fields,
-        sites=_listed(asked.sites),
-        devices=_listed(asked.devices),
+        sites=names_of(asked.sites),
+        devices=names_of(asked.devices),
         grid=asked.grid,
         timezone=zone_of(asked.tz),
     )
@@ -117,12 +127,11 @@ def field_count(query: Query) -> int:
     return len(FIELD_NAMES if query.fields is None else query.fields)
 
 
-def said(query: Query) -> dict[str, Any]:
+def said(query: Query, *, ranged: bool = True) -> dict[str, Any]:
     """A query in one way of writing, for binding a cursor to it. How times are written does not belong to it."""
     return {
         "purpose": query.purpose,
-        "since": query.since,
-        "until": query.until,
+        "range": query.range_us if ranged else None,
         "resolution": query.resolution,
         "fields": _sorted(query.fields),
         "sites": _sorted(query.sites),
@@ -131,7 +140,8 @@ def said(query: Query) -> dict[str, Any]:
     }
 
 
-def _listed(text: str | None) -> frozenset[str] | None:
+def names_of(text: str | None) -> frozenset[str] | None:
+    """A list with commas between; None for all."""
     return None if text is None else frozenset(text.split(","))
 
 

@@ -7,12 +7,13 @@ from typing import Final
 from telemetry.errors import NoLongerAvailable, NotVisible
 from telemetry.model.fields import FIELD_NAMES
 from telemetry.model.sharing import Resolution
-from telemetry.views.query import Query, Way
+from telemetry.views.query import Part, Query, Way
 from telemetry.views.sight import Viewer
-from telemetry.views.view import Part, View, Views
+from telemetry.views.view import View, Views
 
 DEFAULT_ROWS: Final = 100_000
 _DEVICES: Final = 200
+_STRETCHED: Final = 16  # where little is reported, slices grow: what is read at once stays bounded
 _US: Final = 1_000_000
 _SECONDS: Final = {
     Resolution.RAW: 1,  # as fast as a device is taken to report
@@ -33,8 +34,10 @@ class Chunk:
     view: View
 
 
-async def export(views: Views, recipient_key: int, query: Query, *, rows: int = DEFAULT_ROWS) -> AsyncIterator[Chunk]:
-    """All of an answer: by devices in the order of names, and for these by time. A chunk has ``rows`` rows at most.
+async def export(views: Views, who: int | Viewer, query: Query, *, rows: int = DEFAULT_ROWS) -> AsyncIterator[Chunk]:
+    """All of an answer, to a recipient (by key) or any viewer: by devices in the order of names, for these by time.
+
+    A chunk has ``rows`` rows at most.
 
     Parts without rows are left out, but for the first of some devices. Memory is that of one chunk. One export is
     one task; each chunk is recorded as a read.
@@ -44,7 +47,7 @@ async def export(views: Views, recipient_key: int, query: Query, *, rows: int = 
         NoLongerAvailable: nothing (of what was asked for) is shared, from the beginning or any more.
 
     """
-    viewer, number = Viewer(recipient_key, query.purpose), 0
+    viewer, number = Viewer(who, query.purpose) if isinstance(who, int) else who, 0
     after: tuple[str, str] | None = None
     while True:
         through: tuple[str, str] | None = None
@@ -68,6 +71,7 @@ class _Cursor:
 async def _devices(views: Views, viewer: Viewer, query: Query, cursor: _Cursor, *, began: bool) -> AsyncIterator[View]:
     """The next devices: slice by slice of time."""
     at_most, slice_us = _sizes(query, cursor.rows)
+    longest_us = _STRETCHED * slice_us
     start, until = query.range_us
     through: tuple[str, str] | None = None
     while start < until:
@@ -84,6 +88,8 @@ async def _devices(views: Views, viewer: Viewer, query: Query, cursor: _Cursor, 
         elif not view.rows.is_empty():
             yield view
         start += slice_us
+        if 4 * view.rows.height < cursor.rows:
+            slice_us = min(2 * slice_us, longest_us)  # most fields are not reported, or nothing was then
 
 
 async def _read(views: Views, viewer: Viewer, query: Query, part: Part, *, began: bool) -> View:

@@ -166,6 +166,16 @@ class MailConfig(_Section):
     timeout_s: float = Field(20.0, gt=0, le=300, description="a mail is given up after this, and tried again")
 
 
+class AccessConfig(_Section):
+    """People's accounts."""
+
+    sign_up: Literal["open", "invited"] = Field(
+        "open", description="open: anybody may become an owner; invited: with a code of `telemetry account invite` only"
+    )
+    idle_hours: float = Field(12.0, gt=0, le=720, description="a session without a request ends; operators': 1 hour")
+    session_days: float = Field(14.0, gt=0, le=90, description="a session ends in any case; operators': 12 hours")
+
+
 class Config(BaseSettings):
     """The whole configuration."""
 
@@ -187,6 +197,7 @@ class Config(BaseSettings):
     keys: KeysConfig = Field(default_factory=KeysConfig, description="where the key-encryption key is")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
     ble: BleConfig = Field(default_factory=BleConfig, description="listening to Bluetooth devices")
+    access: AccessConfig = Field(default_factory=AccessConfig, description="people's accounts")
     mail: MailConfig = Field(default_factory=MailConfig, description="e-mail, off without a host")
 
     @classmethod

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from telemetry.deliver.mail import Mail, Mailer
@@ -50,9 +50,9 @@ class Letters:
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            while not task.done():
+                task.cancel()  # again and again: the SMTP client takes a cancellation for a lost connection
+                await asyncio.wait({task}, timeout=0.1)
 
     async def drained(self) -> None:
         """Return when nothing waits any more."""

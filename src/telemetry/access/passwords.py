@@ -107,4 +107,4 @@ def _is_common(folded: str) -> bool:
     if any(folded in run + run for run in _RUNS):
         return True
     # One piece again and again: aaaaaaaaaaaa, abcabcabcabc, passwordpassword.
-    return any(folded == (folded[:size] * len(folded))[: len(folded)] for size in range(1, len(folded) // 3 + 1))
+    return any(folded == (folded[:size] * len(folded))[: len(folded)] for size in range(1, len(folded) // 2 + 1))

@@ -7,7 +7,7 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from telemetry.errors import ConfigurationError
 from telemetry.model.fields import DataClass
 
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class _Section(BaseModel):
@@ -150,6 +150,29 @@ class BleConfig(_Section):
     )
 
 
+class ApiConfig(_Section):
+    """The HTTP API, as `telemetry api` serves it."""
+
+    address: str = Field("127.0.0.1", description="where it listens; not loopback needs TLS or a proxy")
+    port: int = Field(8420, ge=0, le=65535, description="0 picks a free port")
+    cert_file: Path | None = Field(None, description="TLS certificate with its chain")
+    key_file: Path | None = Field(None, description="its key (0600)")
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="addresses of proxies whose X-Forwarded-For and -Proto are believed, as in 10.0.0.2"
+    )
+    origin: str = Field("", description="what browsers call it, as in https://example.org; without, the Host header's")
+    cookie_secure: bool = Field(True, description="sessions over TLS alone; off on loopback without TLS")
+    connections: int = Field(4, ge=1, le=32, description="database connections of each role, at most")
+    body_bytes: int = Field(64 * 1024, ge=1024, le=2**24, description="larger requests are refused")
+    requests_per_minute: int = Field(600, ge=1, le=10**6, description="of one token or account")
+    rows_per_hour: int = Field(5_000_000, ge=1000, description="values that one token or account is given")
+    rows_per_request: int = Field(200_000, ge=1000, le=2_000_000, description="values that one answer could have")
+    concurrent: int = Field(8, ge=1, le=1000, description="requests of one token or account at once")
+    streams: int = Field(4, ge=0, le=1000, description="of these, live streams and exports")
+    heartbeat_s: float = Field(15.0, gt=0, le=300, description="a live stream without news says so as often")
+    shutdown_s: float = Field(10.0, gt=0, le=300, description="requests under way are waited for so long")
+
+
 class MailConfig(_Section):
     """E-mail: alerts, and what accounts need. Leave ``host`` empty for none."""
 
@@ -197,6 +220,7 @@ class Config(BaseSettings):
     keys: KeysConfig = Field(default_factory=KeysConfig, description="where the key-encryption key is")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
     ble: BleConfig = Field(default_factory=BleConfig, description="listening to Bluetooth devices")
+    api: ApiConfig = Field(default_factory=ApiConfig, description="the HTTP API")
     access: AccessConfig = Field(default_factory=AccessConfig, description="people's accounts")
     mail: MailConfig = Field(default_factory=MailConfig, description="e-mail, off without a host")
 
@@ -224,11 +248,22 @@ class Config(BaseSettings):
         _check_mail(self.mail)
         if self.ble.enabled and not self.ble.gateway:
             raise ValueError("ble.enabled needs ble.gateway: enrol one with `telemetry gateway enrol`")
+        self._reachable()
         if (self.keys.kek == "command") != bool(self.keys.command):
             raise ValueError("keys.kek = command and keys.command go together")
         if not self.embedded and not self.database.dsn:
             raise ValueError("database.dsn is required where embedded = false")
         return self
+
+    def _reachable(self) -> None:
+        api = self.api
+        local = api.address in _LOOPBACK
+        if bool(api.cert_file) != bool(api.key_file):
+            raise ValueError("api.cert_file and api.key_file go together")
+        if not local and not api.cert_file and not api.trusted_proxies:
+            raise ValueError("api.address is not loopback: set api.cert_file, or api.trusted_proxies behind a proxy")
+        if not local and not api.cookie_secure:
+            raise ValueError("api.cookie_secure is off on loopback only")
 
 
 def _check_mail(mail: MailConfig) -> None:

@@ -30,6 +30,17 @@ Hierarchy::
     ├── ViewError               what was asked for is not shown
     │   ├── NotVisible          a site or device asked for does not exist or is not shared: the same in both cases
     │   └── NoLongerAvailable   a stream or an export ends: nothing is shared any more, for whatever reason
+    ├── RequestError            an HTTP request is not answered as asked; each kind has a status of its own
+    │   ├── NotAuthenticated    401: who asks is unknown
+    │   ├── NotPermitted        403: this route is not for this role, right or scope, whatever the object
+    │   ├── NotFound            404: there is none, or none that is shared: the same in both cases
+    │   ├── NotAcceptable       406: no form of the answer is accepted
+    │   ├── Conflict            409: the state of things does not allow it
+    │   ├── CursorExpired       410: a cursor is too old
+    │   ├── RequestTooLarge     413: the body is larger than allowed
+    │   ├── InvalidRequest      422: a parameter is wrong or contradicts another
+    │   ├── TooCostly           422: the answer could be larger than one request may ask for
+    │   └── RateLimited         429: too many requests, rows or requests at once
     ├── DeliveryError           a mail or a webhook was not delivered
     │   ├── NotConfigured       sending is off: the configuration names no server
     │   ├── DeliveryRefused     the other side said no for good: do not try again
@@ -171,6 +182,73 @@ class NoLongerAvailable(ViewError):  # noqa: N818
 
     def __init__(self) -> None:
         super().__init__("no longer available")
+
+
+class RequestError(TelemetryError):
+    """An HTTP request is not answered as asked."""
+
+
+class NotAuthenticated(RequestError):  # noqa: N818 - a state, not a mistake
+    """Who asks is unknown: no token or session, or one that is wrong, expired or revoked. Which is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("who asks is not known", remedy="send a valid token, or sign in")
+
+
+class NotPermitted(RequestError):  # noqa: N818
+    """A route is not for this role, right, scope or origin. It depends on the route alone, never on an object."""
+
+    def __init__(self, message: str = "this is not for whoever asks", *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy or "ask with an account or token that may use this route")
+
+
+class NotFound(RequestError):  # noqa: N818
+    """There is no such thing, or none that is shared. Which of both is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("there is nothing here", remedy="take the names that lists give")
+
+
+class NotAcceptable(RequestError):  # noqa: N818
+    """None of the media types that are accepted can be given."""
+
+
+class Conflict(RequestError):  # noqa: N818
+    """The state of things does not allow it."""
+
+
+class CursorExpired(RequestError):  # noqa: N818
+    """A cursor is older than it is honoured for."""
+
+    def __init__(self) -> None:
+        super().__init__("this cursor has expired", remedy="begin anew without it")
+
+
+class RequestTooLarge(RequestError):  # noqa: N818
+    """The request's body is larger than allowed."""
+
+
+class InvalidRequest(RequestError):  # noqa: N818
+    """A parameter is wrong. ``where``: its name; what was given is not repeated."""
+
+    def __init__(self, message: str, *, where: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.where = where
+
+
+class TooCostly(RequestError):  # noqa: N818
+    """The answer could have more rows than one request may ask for."""
+
+
+class RateLimited(RequestError):  # noqa: N818
+    """Too many requests, rows or requests at once. ``retry_after_s``: when one is answered again. ``headers``: what
+    the answer says of the limits.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message, remedy="wait as long as Retry-After says")
+        self.retry_after_s = retry_after_s
+        self.headers: dict[str, str] = {}
 
 
 class DeliveryError(TelemetryError):

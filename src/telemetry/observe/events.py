@@ -14,11 +14,12 @@ from enum import StrEnum
 from typing import ClassVar
 
 from telemetry.model.batch import Reason, Watermark, Withheld
+from telemetry.observe.api_events import ApiStarted, Method, RequestAnswered
 from telemetry.observe.event import Event, Level
 from telemetry.observe.radio_events import AdvertisementsHeard, RadioFailed
 
 # Events that are defined in files of their own, beside those of this one.
-__all__ = ["AdvertisementsHeard", "Event", "RadioFailed"]
+__all__ = ["AdvertisementsHeard", "ApiStarted", "Event", "Method", "RadioFailed", "RequestAnswered"]
 
 
 class Server(StrEnum):

@@ -34,6 +34,20 @@ class Metrics:
         self._flow()
         self._state()
         self._bluetooth()
+        self._api()
+
+    def _api(self) -> None:
+        self.api_requests = self._counter("api_requests", "Requests by route's template", "route", "method", "status")
+        self.api_seconds = Histogram(
+            "api_request_seconds",
+            "Time until a request was answered whole",
+            ("route",),
+            namespace=PREFIX,
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self.api_sent = self._counter("api_sent_bytes", "Bytes of answers", "route")
+        self.api_streams = self._gauge("api_streams", "Live streams and exports under way")
 
     def _bluetooth(self) -> None:
         self.ble_frames = self._counter("ble_frames", "Bluetooth frames by what became of them", "outcome")

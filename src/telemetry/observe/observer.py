@@ -275,6 +275,16 @@ class Observer:
     def radio_failed(self, event: events.RadioFailed) -> None:
         self.log(event)
 
+    def api_started(self, event: events.ApiStarted) -> None:
+        self.log(event)
+
+    def request_answered(self, event: events.RequestAnswered) -> None:
+        route, method = event.route.value, event.method.value
+        self.metrics.api_requests.labels(route, method, str(event.status)).inc()
+        self.metrics.api_seconds.labels(route).observe(event.request_s)
+        self.metrics.api_sent.labels(route).inc(event.sent_bytes)
+        self.log(event)
+
     def job_done(self, event: events.JobDone) -> None:
         self.metrics.job_seconds.labels(event.job.value).observe(event.seconds)
         self.log(event)

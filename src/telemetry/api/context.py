@@ -1,0 +1,161 @@
+"""What routes need: one object, opened with the process and closed with it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from fastapi import Request
+
+from telemetry.access.authenticator import DatabaseAuthenticator
+from telemetry.access.principal import Authenticator
+from telemetry.api.ending import Ending
+from telemetry.api.keyed import Cursors, ETags
+from telemetry.api.limits import Limits
+from telemetry.config import Config
+from telemetry.observe import Observer
+from telemetry.ports import Keks, Keystore
+from telemetry.privacy.keys import BlindIndex
+from telemetry.store.administration import Administration
+from telemetry.store.connection import Connect, connector
+from telemetry.store.keks import open_keks
+from telemetry.store.keyring import KeyRing
+from telemetry.store.keystore import API, BLIND_INDEX, role_password
+from telemetry.views.naming import Names
+from telemetry.views.opener import RegistryOpener
+from telemetry.views.pool import Pool
+from telemetry.views.view import Views
+from telemetry.views.visible import Visibility
+
+_STATEMENT_S: Final = 30.0  # a request's statement is given up after this
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Connections by role. ``keys``: of the role telemetry_keys, to the database of keys."""
+
+    views: Pool
+    sharing: Pool
+    operator: Pool
+    access: Pool
+    keys: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """``dsn``: of a database by name, without role or password. ``stream_connect``: a new connection of the views'
+    role, to listen on. ``ring_of``: opens owners' keys on a connection of ``pools.keys``.
+    """
+
+    config: Config
+    observer: Observer
+    limits: Limits
+    cursors: Cursors
+    etags: ETags
+    authenticator: Authenticator
+    pools: Pools
+    views: Views
+    visibility: Visibility
+    stream_connect: Connect
+    ring_of: Callable[[Any], KeyRing]
+    blind: BlindIndex
+    clock: Callable[[], datetime]
+    ending: Ending = field(default_factory=Ending)
+
+
+def context_of(request: Request) -> Context:
+    """The context that the application was made with. Also a dependency."""
+    return cast("Context", request.app.state.context)
+
+
+class PooledKeys:
+    """What tokens are made from (a naming.TokenKeys), any number of callers at once."""
+
+    def __init__(self, pool: Pool, keks: Keks) -> None:
+        self._pool, self._keks = pool, keks
+
+    async def recipient_secret(self, recipient_key: int) -> Any:
+        """As ``KeyRing.recipient_secret``."""
+        async with self._pool.connection() as connection:
+            return await KeyRing(connection, self._keks).recipient_secret(recipient_key)
+
+    async def token_secrets(self, owner_keys: Sequence[int]) -> Mapping[int, bytes]:
+        """As ``KeyRing.token_secrets``."""
+        async with self._pool.connection() as connection:
+            return await KeyRing(connection, self._keks).token_secrets(owner_keys)
+
+
+class PooledOpener:
+    """Real serials and exact places (a naming.VaultOpener), any number of callers at once."""
+
+    def __init__(self, pools: Pools, blind: BlindIndex, keks: Keks) -> None:
+        self._pools, self._blind, self._keks = pools, blind, keks
+
+    @contextlib.asynccontextmanager
+    async def _opener(self) -> AsyncIterator[RegistryOpener]:
+        async with self._pools.operator.connection() as connection, self._pools.keys.connection() as keys:
+            yield RegistryOpener(Administration(connection, self._blind, KeyRing(keys, self._keks)))
+
+    async def serials(self, subjects: Sequence[tuple[int, int]]) -> Mapping[int, str]:
+        """As ``RegistryOpener.serials``."""
+        async with self._opener() as opener:
+            return await opener.serials(subjects)
+
+    async def coordinates(self, subjects: Sequence[tuple[int, int]]) -> Mapping[int, tuple[float, float]]:
+        """As ``RegistryOpener.coordinates``."""
+        async with self._opener() as opener:
+            return await opener.coordinates(subjects)
+
+
+@contextlib.asynccontextmanager
+async def open_context(
+    config: Config,
+    keystore: Keystore,
+    dsn: Callable[[str], str],
+    *,
+    keks: Keks | None = None,
+    observer: Observer | None = None,
+    views_clock: Callable[[], datetime] | None = None,
+) -> AsyncIterator[Context]:
+    """Open everything; connections are made when they are needed.
+
+    ``dsn``: the address of the database ``telemetry`` or ``keys``. ``views_clock``: for tests, in place of the
+    database's.
+    """
+    size, wrapped = config.api.connections, keks if keks is not None else open_keks(config)
+
+    def connect(role: str, database: str = "telemetry") -> Connect:
+        password = role_password(keystore, role)
+        return connector(dsn(database), user=role, password=password, statement_timeout_s=_STATEMENT_S)
+
+    secret = keystore.secret(API)
+    blind = BlindIndex(keystore.secret(BLIND_INDEX))
+    pools = Pools(
+        views=Pool(connect("telemetry_views"), size=size),
+        sharing=Pool(connect("telemetry_rights"), size=size),
+        operator=Pool(connect("telemetry_operator"), size=size),
+        access=Pool(connect("telemetry_access"), size=size),
+        keys=Pool(connect("telemetry_keys", "keys"), size=size),
+    )
+    naming = Pool(connect("telemetry_views", "keys"), size=size)
+    names = Names(PooledKeys(naming, wrapped), PooledOpener(pools, blind, wrapped))
+    try:
+        yield Context(
+            config=config,
+            observer=observer if observer is not None else Observer(),
+            limits=Limits(config.api),
+            cursors=Cursors(secret),
+            etags=ETags(secret),
+            authenticator=DatabaseAuthenticator(pools.access, secret),
+            pools=pools,
+            views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
+            visibility=Visibility(pools.views, names, clock=views_clock),
+            stream_connect=connect("telemetry_views"),
+            ring_of=lambda connection: KeyRing(connection, wrapped),
+            blind=blind,
+            clock=lambda: datetime.now(UTC),
+        )
+    finally:
+        for pool in (naming, *(getattr(pools, name) for name in Pools.__slots__)):
+            await pool.close()

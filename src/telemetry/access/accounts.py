@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from email_validator import EmailNotValidError, validate_email
+from email_validator import validate_email
 
 from telemetry.access.authenticator import DEFAULT_IDLE
 from telemetry.access.letters import Letters
@@ -154,7 +154,7 @@ def checked_email(text: str) -> str:
         found = validate_email(
             text.strip(), allow_smtputf8=False, check_deliverability=False, test_environment=True
         ).ascii_email
-    except EmailNotValidError:
+    except ValueError:  # EmailNotValidError, or what cannot even be looked at
         found = None
     if found is None or len(found) > MAX_EMAIL_LENGTH:
         # Not chained: the cause quotes the address.

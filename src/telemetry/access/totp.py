@@ -32,6 +32,8 @@ def is_totp(code: str) -> bool:
 
 def matching_step(secret: bytes, code: str, now: datetime) -> int | None:
     """The step (30 s since 1970) whose code this is: the present one, the one before or the one after."""
+    if not is_totp(code):
+        return None
     totp, present = _totp(secret), int(now.timestamp()) // STEP_S
     given, found = code.replace(" ", "").encode(), None
     for step in (present + shift for shift in _WINDOW):

@@ -97,9 +97,7 @@ class ApiWorld:
         """Windows, as ViewWorld.series writes them."""
         await write_series(self.admin, series_frame(rows))
 
-    async def quarters(
-        self, device_key: int, count: int, watts: float = 100.0, *, first: int = 0, **more: Any
-    ) -> None:
+    async def quarters(self, device_key: int, count: int, watts: float = 100.0, *, first: int = 0, **more: Any) -> None:
         """``count`` quarters that are shown by now, from the last but ``first`` back; the n-th has n watts more."""
         rows = [
             {"device_key": device_key, "start": quarter(n), "amount": mean_amount(watts + n)} | more
@@ -182,11 +180,15 @@ async def api_world(
     data_dir: Path,
     *,
     clock: Callable[[], datetime] | None = None,
+    sections: Mapping[str, Any] | None = None,
     **api: Any,
 ) -> AsyncIterator[ApiWorld]:
-    """The API in this process on a socket of its own. ``api``: of the config section. ``data_dir``: of nobody else."""
+    """The API in this process on a socket of its own, with a data directory of its own.
+
+    ``api``: of that section of the configuration; ``sections``: other ones.
+    """
     settings = {"port": 0, "cookie_secure": False} | api
-    config = load_config(data_dir=data_dir, embedded=True, api=settings)
+    config = load_config(data_dir=data_dir, embedded=True, api=settings, **(sections or {}))
     async with AsyncExitStack() as stack:
         admin = await store.admin()
         await consents.clear(admin)

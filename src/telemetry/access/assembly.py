@@ -24,7 +24,7 @@ from telemetry.config import AccessConfig
 from telemetry.deliver.mail import Mailer
 from telemetry.errors import TelemetryError
 
-TIDIED_EVERY_S: Final = 600.0
+TIDIED_EVERY_S: Final = 120.0
 ENDED_TOKENS_KEPT: Final = timedelta(days=90)  # KEEP-3
 
 
@@ -66,9 +66,9 @@ class Access:
 
     async def _keep_tidy(self) -> None:
         while True:
+            await asyncio.sleep(TIDIED_EVERY_S)
             with suppress(TelemetryError):  # the next pass does it
                 await self.tidy()
-            await asyncio.sleep(TIDIED_EVERY_S)
 
 
 def assemble(

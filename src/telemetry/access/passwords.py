@@ -56,8 +56,8 @@ class Passwords:
     ``memory``: 64 MiB for each at once.
     """
 
-    def __init__(self, parameters: Parameters = PARAMETERS, *, at_once: int | None = None) -> None:
-        self._hasher = PasswordHasher.from_parameters(parameters)
+    def __init__(self, parameters: Parameters | None = None, *, at_once: int | None = None) -> None:
+        self._hasher = PasswordHasher.from_parameters(parameters or PARAMETERS)
         self._slots = asyncio.Semaphore(at_once or os.cpu_count() or 1)
         self._waiting = 0
         # What is verified where there is no account: of the same cost, and right for nobody.

@@ -8,12 +8,13 @@ from typing import Any, Final, cast
 
 from fastapi import Request
 
-from telemetry.access.authenticator import DatabaseAuthenticator
+from telemetry.access.assembly import Access, assemble
 from telemetry.access.principal import Authenticator
 from telemetry.api.ending import Ending
 from telemetry.api.keyed import Cursors, ETags
 from telemetry.api.limits import Limits
 from telemetry.config import Config
+from telemetry.deliver.mail import Mailer
 from telemetry.observe import Observer
 from telemetry.ports import Keks, Keystore
 from telemetry.privacy.keys import BlindIndex
@@ -21,7 +22,8 @@ from telemetry.store.administration import Administration
 from telemetry.store.connection import Connect, connector
 from telemetry.store.keks import open_keks
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import API, BLIND_INDEX, role_password
+from telemetry.store.keystore import ACCESS, API, BLIND_INDEX, role_password
+from telemetry.store.registration import NewOwner
 from telemetry.views.naming import Names
 from telemetry.views.opener import RegistryOpener
 from telemetry.views.pool import Pool
@@ -54,6 +56,7 @@ class Context:
     cursors: Cursors
     etags: ETags
     authenticator: Authenticator
+    access: Access
     pools: Pools
     views: Views
     visibility: Visibility
@@ -139,23 +142,38 @@ async def open_context(
         keys=Pool(connect("telemetry_keys", "keys"), size=size),
     )
     naming = Pool(connect("telemetry_views", "keys"), size=size)
+
+    async def register(new: NewOwner) -> int:
+        async with pools.operator.connection() as connection, pools.keys.connection() as keys:
+            return await Administration(connection, blind, KeyRing(keys, wrapped)).add_owner(new)
+
+    access = assemble(
+        pools.access,
+        access_key=keystore.secret(ACCESS),
+        api_key=secret,
+        mailer=Mailer(config.mail),
+        register=register,
+        config=config.access,
+    )
     names = Names(PooledKeys(naming, wrapped), PooledOpener(pools, blind, wrapped))
     try:
-        yield Context(
-            config=config,
-            observer=observer if observer is not None else Observer(),
-            limits=Limits(config.api),
-            cursors=Cursors(secret),
-            etags=ETags(secret),
-            authenticator=DatabaseAuthenticator(pools.access, secret),
-            pools=pools,
-            views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
-            visibility=Visibility(pools.views, names, clock=views_clock),
-            stream_connect=connect("telemetry_views"),
-            ring_of=lambda connection: KeyRing(connection, wrapped),
-            blind=blind,
-            clock=lambda: datetime.now(UTC),
-        )
+        async with access.running():
+            yield Context(
+                config=config,
+                observer=observer if observer is not None else Observer(),
+                limits=Limits(config.api),
+                cursors=Cursors(secret),
+                etags=ETags(secret),
+                authenticator=access.authenticator,
+                access=access,
+                pools=pools,
+                views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
+                visibility=Visibility(pools.views, names, clock=views_clock),
+                stream_connect=connect("telemetry_views"),
+                ring_of=lambda connection: KeyRing(connection, wrapped),
+                blind=blind,
+                clock=lambda: datetime.now(UTC),
+            )
     finally:
         for pool in (naming, *(getattr(pools, name) for name in Pools.__slots__)):
             await pool.close()

@@ -53,6 +53,13 @@ _TYPES: Final = (
         "token are not told apart.",
     ),
     ProblemType(
+        "second-factor-needed",
+        401,
+        "A code is needed as well",
+        "Address and password are right, and the account has a second factor. Send both again with `code`: the six "
+        "digits that the authenticator shows, or a recovery code.",
+    ),
+    ProblemType(
         "not-permitted",
         403,
         "This is not for whoever asks",
@@ -113,6 +120,11 @@ _SLUG_OF: Final[tuple[tuple[type[errors.TelemetryError], str], ...]] = (
     (errors.PartyUnknown, "not-found"),
     (errors.SiteNotOwned, "not-found"),
     (errors.SharingError, "conflict"),
+    (errors.LoginRefused, "not-authenticated"),
+    (errors.SecondFactorNeeded, "second-factor-needed"),
+    (errors.TooManyTries, "rate-limited"),
+    (errors.ProofUnknown, "invalid-request"),
+    (errors.AccessBusy, "unavailable"),
     (errors.InputError, "invalid-request"),
     (errors.StoreUnavailable, "unavailable"),
     (errors.NotConfigured, "unavailable"),
@@ -188,7 +200,7 @@ def problem_response(
     if listed := [fault.model_dump() for fault in faults]:
         body["errors"] = listed
     more = dict(headers or {})
-    if slug == "not-authenticated":
+    if problem.status == HTTPStatus.UNAUTHORIZED:
         more.setdefault("WWW-Authenticate", "Bearer")
     if slug == "unavailable":
         more.setdefault("Retry-After", str(_RETRY_S))
@@ -208,6 +220,8 @@ def of_telemetry_error(request: Request, error: Exception) -> Response:
         faults = [ValidationFault(location=error.where, message=error.args[0])]
     if isinstance(error, errors.RateLimited):
         headers = error.headers | {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, errors.TooManyTries):
+        headers = {"Retry-After": str(error.retry_after_s)}
     return problem_response(request_id_of(request), slug, str(error), faults=faults, headers=headers)
 
 

@@ -4,8 +4,15 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from telemetry.api.routes import exports, live, meta, recipients
+from telemetry.api.routes import account, auth, exports, live, meta, recipients, tokens
 
 PREFIX: Final = "/api/v1"
-ROUTERS: Final[tuple[APIRouter, ...]] = (recipients.router, live.router, exports.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    recipients.router,
+    live.router,
+    exports.router,
+    auth.router,
+    account.router,
+    tokens.router,
+)
 BARE: Final[tuple[APIRouter, ...]] = (meta.router,)  # without the prefix

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.homes import DEVICE, LOOKER, OTHER, two_homes, told, withdraw
+from tests.api.homes import DEVICE, LOOKER, OTHER, told, two_homes, withdraw
 from tests.support.api_world import PATIENCE_S, ApiWorld, api_world, quarter
 from tests.support.view_world import mean_amount
 

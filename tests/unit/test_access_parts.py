@@ -154,7 +154,7 @@ class TestPasswords:
 
     async def test_too_many_at_once_are_turned_away(self):
         passwords = Passwords(FAST)
-        passwords._waiting = 64
+        passwords._waiting = 32
         with pytest.raises(AccessBusy):
             await passwords.hash("three words")
 

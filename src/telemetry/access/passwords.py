@@ -19,7 +19,7 @@ MIN_CHARACTERS: Final = 12
 MAX_BYTES: Final = 1024
 # RFC 9106, section 4, second choice: 3 passes over 64 MiB, 4 lanes. The first needs 2 GiB a login.
 PARAMETERS: Final = argon2.profiles.RFC_9106_LOW_MEMORY
-_WAITING: Final = 64
+_WAITING: Final = 32
 # What is tried first once 12 characters are asked for, as stems: digits around them change nothing.
 _STEMS: Final = frozenset(
     {

@@ -42,7 +42,9 @@ Hierarchy::
     │   ├── TooCostly           422: the answer could be larger than one request may ask for
     │   └── RateLimited         429: too many requests, rows or requests at once
     ├── DeliveryError           a mail or a webhook was not delivered
-    │   ├── NotConfigured       sending is off: the configuration names no server
+    │   ├── NotConfigured       sending is off: the configuration names no server, or leaves it out
+    │   ├── AddressRefused      a webhook's address is none that the service sends to
+    │   ├── TargetUnknown       a webhook or a wish for mails is unknown, or somebody else's: the same in both cases
     │   ├── DeliveryRefused     the other side said no for good: do not try again
     │   └── DeliveryUnavailable the other side cannot be reached, or says to come again
     ├── AccessError             whoever asks is not let in, or not now
@@ -162,6 +164,29 @@ class SolarUnconfirmed(SharingError):  # noqa: N818
         self.error_km = error_km
 
 
+class RequestWidened(SharingError):  # noqa: N818
+    """What an owner is about to accept goes beyond what was asked. Only a grant of its own may do more."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, remedy="accept as much or less, or make a grant of your own")
+
+
+class RequestsBounded(SharingError):  # noqa: N818 - a state, not a mistake
+    """A recipient asks more than it may. Counted over its own requests, whatever became of them."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, remedy=f"try again in {max(1, round(retry_after_s))} s")
+        self.retry_after_s = retry_after_s
+
+
+class GrantChanged(SharingError):  # noqa: N818
+    """A grant has another version than the one that a change was made from; nothing was changed."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the grant's version is {current} by now", remedy="read it again, then change it")
+        self.current = current
+
+
 class ReceiptInvalid(SharingError):  # noqa: N818
     """A receipt was changed, is no receipt, or was signed by another key."""
 
@@ -257,6 +282,17 @@ class DeliveryError(TelemetryError):
 
 class NotConfigured(DeliveryError):  # noqa: N818 - a state, not a mistake
     """Sending is off: the configuration names no server."""
+
+
+class AddressRefused(DeliveryError):  # noqa: N818
+    """A webhook's address is none that the service sends to. It is not repeated."""
+
+
+class TargetUnknown(DeliveryError):  # noqa: N818
+    """A webhook or a wish for mails is unknown, or somebody else's. Which of both is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such target", remedy="list them, and take one of those")
 
 
 class DeliveryRefused(DeliveryError):  # noqa: N818

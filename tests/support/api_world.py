@@ -57,10 +57,18 @@ class StoreKeks:
 
 @dataclass(frozen=True)
 class Signed:
-    """A person's session: what a browser holds."""
+    """A person's session: what a browser holds. ``cookie``: for safe methods; ``headers``: for all."""
 
-    cookies: Mapping[str, str]
+    secret: str
     csrf: str
+
+    @property
+    def cookie(self) -> dict[str, str]:
+        return {"Cookie": f"session={self.secret}"}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self.cookie | {"X-CSRF-Token": self.csrf}
 
 
 def holder_of(role: Role, key: int, member_key: int | None = None) -> Holder:
@@ -150,7 +158,7 @@ class ApiWorld:
             now,
             now + timedelta(hours=1),
         )
-        return Signed({"session": secret}, csrf_token(StoreKeystore().secret(API), secret))
+        return Signed(secret, csrf_token(StoreKeystore().secret(API), secret))
 
     @property
     def _tokens(self) -> MachineTokens:
@@ -183,9 +191,8 @@ async def api_world(
     sections: Mapping[str, Any] | None = None,
     **api: Any,
 ) -> AsyncIterator[ApiWorld]:
-    """The API in this process on a socket of its own, with a data directory of its own.
-
-    ``api``: of that section of the configuration; ``sections``: other ones.
+    """The API in this process on a socket of its own. ``api``: of the config section; ``sections``: others.
+    ``data_dir``: of nobody else.
     """
     settings = {"port": 0, "cookie_secure": False} | api
     config = load_config(data_dir=data_dir, embedded=True, api=settings, **(sections or {}))

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 from fastapi import Request
@@ -11,19 +11,26 @@ from fastapi import Request
 from telemetry.access.assembly import Access, assemble
 from telemetry.access.principal import Authenticator
 from telemetry.api.ending import Ending
-from telemetry.api.keyed import Cursors, ETags
+from telemetry.api.keyed import Cursors, ETags, GrantNames
 from telemetry.api.limits import Limits
 from telemetry.config import Config
 from telemetry.deliver.mail import Mailer
-from telemetry.observe import Observer
+from telemetry.deliver.sealing import WebhookSealer
+from telemetry.deliver.targets import Webhooks
+from telemetry.observe import Observer, events
 from telemetry.ports import Keks, Keystore
-from telemetry.privacy.keys import BlindIndex
+from telemetry.privacy.keys import BlindIndex, Purpose
+from telemetry.privacy.receipts import ReceiptSigner
+from telemetry.privacy.requesting import CodeIndex
+from telemetry.store import plans
 from telemetry.store.administration import Administration
 from telemetry.store.connection import Connect, connector
 from telemetry.store.keks import open_keks
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import ACCESS, API, BLIND_INDEX, role_password
+from telemetry.store.keystore import ACCESS, API, BLIND_INDEX, RECEIPT_SIGNING, role_password
 from telemetry.store.registration import NewOwner
+from telemetry.store.requests import Requests
+from telemetry.store.sharing_pool import SharingPool
 from telemetry.views.naming import Names
 from telemetry.views.opener import RegistryOpener
 from telemetry.views.pool import Pool
@@ -55,11 +62,17 @@ class Context:
     limits: Limits
     cursors: Cursors
     etags: ETags
+    grant_names: GrantNames
     authenticator: Authenticator
     access: Access
     pools: Pools
     views: Views
     visibility: Visibility
+    sharing: SharingPool
+    requests: Requests
+    webhooks: Webhooks
+    codes: CodeIndex
+    vault: "PooledOpener"
     stream_connect: Connect
     ring_of: Callable[[Any], KeyRing]
     blind: BlindIndex
@@ -90,25 +103,35 @@ class PooledKeys:
 
 
 class PooledOpener:
-    """Real serials and exact places (a naming.VaultOpener), any number of callers at once."""
+    """The registry and its vault (a naming.VaultOpener), any number of callers at once."""
 
     def __init__(self, pools: Pools, blind: BlindIndex, keks: Keks) -> None:
         self._pools, self._blind, self._keks = pools, blind, keks
 
     @contextlib.asynccontextmanager
-    async def _opener(self) -> AsyncIterator[RegistryOpener]:
+    async def _administration(self) -> AsyncIterator[Administration]:
         async with self._pools.operator.connection() as connection, self._pools.keys.connection() as keys:
-            yield RegistryOpener(Administration(connection, self._blind, KeyRing(keys, self._keks)))
+            yield Administration(connection, self._blind, KeyRing(keys, self._keks))
+
+    async def reveal(self, purpose: Purpose, subjects: Sequence[tuple[int, int]]) -> Mapping[int, str]:
+        """As ``Administration.reveal``."""
+        async with self._administration() as administration:
+            return await administration.reveal(purpose, subjects)
 
     async def serials(self, subjects: Sequence[tuple[int, int]]) -> Mapping[int, str]:
         """As ``RegistryOpener.serials``."""
-        async with self._opener() as opener:
-            return await opener.serials(subjects)
+        async with self._administration() as administration:
+            return await RegistryOpener(administration).serials(subjects)
 
     async def coordinates(self, subjects: Sequence[tuple[int, int]]) -> Mapping[int, tuple[float, float]]:
         """As ``RegistryOpener.coordinates``."""
-        async with self._opener() as opener:
-            return await opener.coordinates(subjects)
+        async with self._administration() as administration:
+            return await RegistryOpener(administration).coordinates(subjects)
+
+    async def register(self, new: NewOwner) -> int:
+        """As ``Administration.add_owner``."""
+        async with self._administration() as administration:
+            return await administration.add_owner(new)
 
 
 @contextlib.asynccontextmanager
@@ -133,7 +156,8 @@ async def open_context(
         return connector(dsn(database), user=role, password=password, statement_timeout_s=_STATEMENT_S)
 
     secret = keystore.secret(API)
-    blind = BlindIndex(keystore.secret(BLIND_INDEX))
+    blind, codes = BlindIndex(keystore.secret(BLIND_INDEX)), CodeIndex(keystore.secret(ACCESS))
+    told = observer if observer is not None else Observer()
     pools = Pools(
         views=Pool(connect("telemetry_views"), size=size),
         sharing=Pool(connect("telemetry_rights"), size=size),
@@ -142,33 +166,28 @@ async def open_context(
         keys=Pool(connect("telemetry_keys", "keys"), size=size),
     )
     naming = Pool(connect("telemetry_views", "keys"), size=size)
-
-    async def register(new: NewOwner) -> int:
-        async with pools.operator.connection() as connection, pools.keys.connection() as keys:
-            return await Administration(connection, blind, KeyRing(keys, wrapped)).add_owner(new)
-
-    access = assemble(
-        pools.access,
-        access_key=keystore.secret(ACCESS),
-        api_key=secret,
-        mailer=Mailer(config.mail),
-        register=register,
-        config=config.access,
-    )
-    names = Names(PooledKeys(naming, wrapped), PooledOpener(pools, blind, wrapped))
+    opener = PooledOpener(pools, blind, wrapped)
+    names = Names(PooledKeys(naming, wrapped), opener)
+    access = _access(config, keystore, pools, opener)
     try:
         async with access.running():
             yield Context(
                 config=config,
-                observer=observer if observer is not None else Observer(),
+                observer=told,
                 limits=Limits(config.api),
                 cursors=Cursors(secret),
                 etags=ETags(secret),
+                grant_names=GrantNames(secret),
                 authenticator=access.authenticator,
                 access=access,
                 pools=pools,
                 views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
                 visibility=Visibility(pools.views, names, clock=views_clock),
+                sharing=_sharing(config, keystore, pools, told),
+                requests=Requests(pools.access, codes),
+                webhooks=Webhooks(pools.access, WebhookSealer(keystore.secret(ACCESS)), config.webhooks),
+                codes=codes,
+                vault=opener,
                 stream_connect=connect("telemetry_views"),
                 ring_of=lambda connection: KeyRing(connection, wrapped),
                 blind=blind,
@@ -177,3 +196,26 @@ async def open_context(
     finally:
         for pool in (naming, *(getattr(pools, name) for name in Pools.__slots__)):
             await pool.close()
+
+
+def _sharing(config: Config, keystore: Keystore, pools: Pools, observer: Observer) -> SharingPool:
+    """What owners settle. What could not be compiled stays marked, and is told as a job that failed."""
+    return SharingPool(
+        pools.sharing,
+        ReceiptSigner(keystore.secret(RECEIPT_SIGNING)),
+        plans.recompile,
+        hot_retention=timedelta(hours=config.retention.hot_hours),
+        behind=lambda error: observer.job_failed(events.JobFailed(events.Job.PLAN, error)),
+    )
+
+
+def _access(config: Config, keystore: Keystore, pools: Pools, opener: PooledOpener) -> Access:
+    """Accounts, sessions and tokens."""
+    return assemble(
+        pools.access,
+        access_key=keystore.secret(ACCESS),
+        api_key=keystore.secret(API),
+        mailer=Mailer(config.mail),
+        register=opener.register,
+        config=config.access,
+    )

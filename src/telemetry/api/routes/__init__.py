@@ -4,7 +4,22 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from telemetry.api.routes import account, auth, exports, live, meta, recipients, tokens
+from telemetry.api.routes import (
+    account,
+    auth,
+    exports,
+    live,
+    meta,
+    operators,
+    owners,
+    owners_data,
+    owners_grants,
+    owners_requests,
+    recipients,
+    recipients_requests,
+    recipients_told,
+    tokens,
+)
 
 PREFIX: Final = "/api/v1"
 ROUTERS: Final[tuple[APIRouter, ...]] = (
@@ -14,5 +29,12 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     auth.router,
     account.router,
     tokens.router,
+    recipients_told.router,
+    recipients_requests.router,
+    owners.router,
+    owners_data.router,
+    owners_grants.router,
+    owners_requests.router,
+    operators.router,
 )
 BARE: Final[tuple[APIRouter, ...]] = (meta.router,)  # without the prefix

@@ -43,7 +43,7 @@ class TestAlarms:
 
     def test_an_alarm_begins_with_its_first_reading(self):
         rows = self.rows(0, 0, 1, 1)
-        assert alarm_changes(rows, {}, T0 + 4 * MINUTE).begins == [(1, T0 + 2 * MINUTE, 3)]
+        assert alarm_changes(rows, {}, T0 + 4 * MINUTE).begins == [(1, T0 + 2 * MINUTE, None, 3)]
 
     def test_it_ends_when_the_quiet_has_lasted_and_at_its_first_instant(self):
         rows = self.rows(0, 1, 1, 0, 0)
@@ -51,9 +51,13 @@ class TestAlarms:
         assert alarm_changes(rows, known, T0 + 3 * MINUTE + QUIET_US - 1).ends == []
         assert alarm_changes(rows, known, T0 + 3 * MINUTE + QUIET_US).ends == [(1, T0 + 3 * MINUTE)]
 
+    def test_one_that_is_over_is_told_whole(self):
+        rows = self.rows(0, 1, 1, 0, 0)
+        assert alarm_changes(rows, {}, T0 + 60 * MINUTE).begins == [(1, T0 + MINUTE, T0 + 3 * MINUTE, 3)]
+
     def test_one_that_flaps_is_one(self):
         rows = self.rows(*[1, 0] * 20)
-        assert alarm_changes(rows, {}, T0 + 41 * MINUTE).begins == [(1, T0, 3)]
+        assert alarm_changes(rows, {}, T0 + 41 * MINUTE).begins == [(1, T0, None, 3)]
         assert alarm_changes(rows, {1: Known(T0, None)}, T0 + 41 * MINUTE).ends == []
 
     def test_what_is_open_and_goes_on_changes_nothing(self):
@@ -90,7 +94,7 @@ class TestAlarms:
                     changes = alarm_changes(seen, newest, at)
                     for _, ended in changes.ends:
                         stored[-1][1] = max(ended, stored[-1][0])
-                    stored += [[begun, None] for _, begun, _ in changes.begins]
+                    stored += [[begun, end] for _, begun, end, _ in changes.begins]
             assert all(end is not None for _, end in stored)
             assert [tuple(one) for one in stored] == self.reference(rows), seed
 

@@ -29,7 +29,7 @@ class Call:
 
 @dataclass
 class HookServer:
-    """``answers``: statuses of the next calls, None to hang up without one; then 204. ``delay_s`` before each answer."""
+    """``answers``: statuses of the next calls, None to hang up without one; then 204. ``delay_s`` before each."""
 
     certificates: Certificates | None = None
     answers: list[int | None] = field(default_factory=list)

@@ -36,14 +36,7 @@ def test_an_address_has_its_parts():
         "https://hooks.example.invalid:22/",
         "https://hooks.example.invalid:99999/",
         "https:///path",
-        "https://localhost/",
-        "https://localhost./",
         "https://intranet/",
-        "https://127.0.0.1/",
-        "https://127.1/",
-        "https://2130706433/",
-        "https://0x7f.1/",
-        "https://017700000001/",
         "https://10.0.0.1/",
         "https://172.16.9.9/",
         "https://192.168.1.1/",
@@ -52,7 +45,6 @@ def test_an_address_has_its_parts():
         "https://0.0.0.0/",
         "https://224.0.0.1/",
         "https://255.255.255.255/",
-        "https://[::1]/",
         "https://[::]/",
         "https://[::ffff:127.0.0.1]/",
         "https://[::ffff:10.0.0.1]/",
@@ -74,19 +66,29 @@ def test_an_address_has_its_parts():
 )
 @pytest.mark.parametrize("loopback", [False, True])
 def test_what_is_not_public_is_refused(url, loopback):
-    own = ("localhost", "127.", "2130706433", "0x7f.1", "017700000001", "[::1]")
-    if loopback and any(url.startswith(f"https://{host}") for host in own):
-        pytest.skip("this machine's own, which is what loopback allows")
     with pytest.raises(AddressRefused) as told:
         parse(url, loopback=loopback)
     assert "example" not in str(told.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9/", "http://localhost:9/x", "https://[::1]:9/", "https://localhost/"]
-)
-def test_loopback_is_taken_where_it_is_allowed(url):
-    assert parse(url, loopback=True).host in {"127.0.0.1", "localhost", "::1"}
+OWN = [
+    "http://127.0.0.1:9/",
+    "http://localhost:9/x",
+    "https://localhost/",
+    "https://localhost./",
+    "https://127.0.0.1/",
+    "https://127.1/",
+    "https://2130706433/",
+    "https://0x7f.1/",
+    "https://017700000001/",
+    "https://[::1]/",
+    "https://[::1]:9/",
+]
+
+
+@pytest.mark.parametrize("url", OWN)
+def test_loopback_is_refused_unless_it_is_allowed(url):
+    parse(url, loopback=True)
     with pytest.raises(AddressRefused):
         parse(url)
 
@@ -109,7 +111,7 @@ async def test_a_name_that_leads_inside_is_refused(monkeypatch):
     with pytest.raises(AddressRefused):
         await resolve(parse(GOOD))
     del found[1]
-    assert await resolve(parse(GOOD)) == "93.184.215.14"
+    assert await resolve(parse(GOOD)) == ["93.184.215.14"]
     found.clear()
     with pytest.raises(DeliveryUnavailable):
         await resolve(parse(GOOD))

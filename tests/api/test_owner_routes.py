@@ -10,6 +10,7 @@ from telemetry.access.principal import Role, Scope
 from telemetry.model.requests import RequestState
 from telemetry.model.shown import shown_key
 from telemetry.privacy.keys import Purpose
+from tests.support import consents
 from tests.support.api_world import ApiWorld, quarter, text
 from tests.support.owned_home import INSTALLER, NAME, SERIALS, OwnedHome, asked, lately, owned_home, registered
 from tests.support.sharing import terms
@@ -324,6 +325,19 @@ class TestPreview:
         preview = (await home.ask("POST", "/me/preview", self.body())).json()
         assert (preview["devices"], preview["series"]) == ([], [])
         assert "nothing of this owner" in " ".join(preview["sees"])
+
+    async def test_proposals_are_about_the_own_home_alone(self, home):
+        other, _, devices = await registered(home.world)
+        await home.world.quarters(devices[0], 8)
+        await consents.add_grant(home.world.admin, 77, other, INSTALLER)
+        proposed = asked(fields=["ac_power_w"], classes=[], resolution="PT15M")
+        told = (await home.ask("POST", "/me/preview", self.body(terms=proposed))).json()
+        assert len(told["devices"]) == len(home.devices)
+
+    async def test_what_would_be_refused_is_refused_in_a_preview(self, home):
+        fine = asked(fields=["ac_power_w"], classes=[], resolution="PT1M")
+        answer = await home.ask("POST", "/me/preview", self.body(terms=fine))
+        assert (answer.status_code, problem(answer)) == (409, "conflict")
 
     async def test_a_restriction_shows_in_previews_of_proposals(self, home):
         await home.ask("POST", "/me/restriction")

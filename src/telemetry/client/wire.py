@@ -22,6 +22,7 @@ PREFIX: Final = "/api/v1"
 JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_FOR_NOW: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _BY_POLICY: Final = re.compile(r'"(\w+)";r=(\d+);t=(\d+)')
 _LINK: Final = re.compile(r'<([^>]*)>\s*;\s*rel="next"')
 
@@ -137,17 +138,11 @@ class Patience:
     def wait_s(self, error: ClientError) -> float:
         """How long to wait before asking again. Raises ``error`` where that is of no use."""
         told = error.retry_after_s if isinstance(error, Problem) else None
-        worth = (isinstance(error, Unreachable) and not error.begun) or (
-            isinstance(error, Problem) and error.status in {429, 503}
-        )
-        if (
-            not worth
-            or self._tried >= self.retries
-            or (told or 0.0) > self.patience_s
-            or (isinstance(error, Unreachable) and error.begun)
-        ):
+        lost = isinstance(error, Unreachable) and not error.begun
+        refused_for_now = isinstance(error, Problem) and error.status in _FOR_NOW
+        if not (lost or refused_for_now) or self._tried >= self.retries or (told or 0.0) > self.patience_s:
             raise error
-        grown = min(self.most_s, self.first_s * 2**self._tried)
+        grown = min(self.most_s, self.first_s * 2 ** min(self._tried, 20))
         self._tried += 1
         return grown * (0.5 + self.chance() / 2) if told is None else told
 

@@ -75,7 +75,7 @@ class _Common:
         return f"{type(self).__name__}({self._base!r})"
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        headers = {"Accept": request.accept}
+        headers = {"Accept": request.accept, **request.headers}
         if self._csrf is not None and not request.is_safe:
             headers[CSRF_HEADER] = self._csrf
         made: dict[str, Any] = {"params": dict(request.params), "headers": headers}

@@ -47,7 +47,7 @@ class _Devices:
     devices: tuple[Device, ...]
 
 
-def _pages(request: Request) -> Plan[list[Reply]]:
+def pages(request: Request) -> Plan[list[Reply]]:
     """Every page of a list."""
     replies, next_one = [], request
     while True:
@@ -60,7 +60,7 @@ def _pages(request: Request) -> Plan[list[Reply]]:
 
 def sites(*, purpose: Purpose | None = None, limit: int = 1000) -> Plan[tuple[Site, ...]]:
     """Sites of which anything is shared, in the order of their names. ``limit``: on a page; all pages are read."""
-    replies = yield from _pages(get("/sites", purpose=purpose, limit=limit))
+    replies = yield from pages(get("/sites", purpose=purpose, limit=limit))
     return tuple(site for reply in replies for site in reply.as_(_Sites).sites)
 
 
@@ -71,7 +71,7 @@ def site(name: str, *, purpose: Purpose | None = None) -> Plan[Site]:
 
 def devices(site: str, *, purpose: Purpose | None = None) -> Plan[tuple[Device, ...]]:
     """Devices of a site, each with what is shared of it and what is not. Raises NotFound."""
-    replies = yield from _pages(get(f"/sites/{quote(site, safe='')}/devices", purpose=purpose))
+    replies = yield from pages(get(f"/sites/{quote(site, safe='')}/devices", purpose=purpose))
     return tuple(device for reply in replies for device in reply.as_(_Devices).devices)
 
 
@@ -90,13 +90,13 @@ def series(since: datetime, until: datetime, **what: Unpack[What]) -> Plan[pl.Da
         TooCostly: not even one device's answer is small enough; ``export`` has no such limit.
 
     """
-    replies = yield from _pages(_arrow("/series", since, until, what))
+    replies = yield from pages(_arrow("/series", since, until, what))
     return pl.concat([rows_of_arrow(reply.body) for reply in replies])
 
 
 def latest(**what: Unpack[What]) -> Plan[pl.DataFrame]:
     """The last window or reading of each device and field, columns as of ``series``."""
-    replies = yield from _pages(replace(get("/latest", **what), accept=ARROW))
+    replies = yield from pages(replace(get("/latest", **what), accept=ARROW))
     return pl.concat([rows_of_arrow(reply.body) for reply in replies])
 
 

@@ -80,13 +80,14 @@ def rows_of_arrow(body: bytes) -> pl.DataFrame:
 
 
 def rows_of_series(series: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
-    """Rows of series by column, as JSON gives them. Instants in UTC."""
+    """Rows of series by column, or of rows one by one, as JSON gives them. Instants in UTC."""
     frames = [_one(each) for each in series]
     return pl.concat(frames) if frames else pl.DataFrame(schema=dict(_ROWS))
 
 
 def _one(series: Mapping[str, Any]) -> pl.DataFrame:
-    count = len(series["start"])
+    start = series["start"]
+    count = len(start) if isinstance(start, list) else 1
     columns = {}
     for name, kind in _ROWS.items():
         told = series.get(name)

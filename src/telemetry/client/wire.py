@@ -41,6 +41,7 @@ class Request:
     body: object | None = field(default=None, repr=False)
     accept: str = JSON
     into: BinaryIO | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def is_safe(self) -> bool:

@@ -65,6 +65,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "consent.relation": "views:S rights:SIu operator:S",
         "consent.restriction": "views:S rights:SIu operator:S",
         "consent.seen_devices()": "",
+        "consent.seen_names()": "views:E",
         "consent.sight()": "views:E",
         "consent.site": "ingest:S views:s rights:SIUD operator:SIu",
         "consent.site_label": "rollup:SIuD views:s rights:S",

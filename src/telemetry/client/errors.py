@@ -11,7 +11,9 @@ Hierarchy::
         ├── NotAuthenticated 401: the token or session does not count
         ├── NotPermitted     403: the route is not for this role or scope
         ├── NotFound         404: there is none, or none that is shared: the same in both cases
-        ├── Conflict         409
+        ├── Conflict         409: the state of things does not allow it
+        ├── SolarUnconfirmed 409: the series would tell the place; ``error_km``
+        ├── Changed          412: it was changed since it was read
         ├── CursorExpired    410: begin anew
         ├── RateLimited      429: ``retry_after_s``
         └── Unavailable      503: ``retry_after_s``
@@ -55,7 +57,7 @@ class Problem(ClientError):  # noqa: N818
         super().__init__(f"{told.title}: {told.detail} ({told.status}, request {told.request_id})")
         self.slug = told.type.rpartition("/")[2]
         self.title, self.status, self.detail, self.request_id = told.title, told.status, told.detail, told.request_id
-        self.faults = told.errors
+        self.faults, self.error_km = told.errors, told.error_km
         self.retry_after_s = retry_after_s
 
 
@@ -83,6 +85,14 @@ class Conflict(Problem):
     """The state of things does not allow it."""
 
 
+class SolarUnconfirmed(Problem):
+    """The series would tell the place within ``error_km``, better than is granted: to be confirmed by that number."""
+
+
+class Changed(Problem):
+    """It was changed since it was read: read it again."""
+
+
 class CursorExpired(Problem):
     """A cursor is older than a day."""
 
@@ -105,6 +115,7 @@ class Told:
     detail: str = ""
     request_id: str = ""
     errors: tuple[Fault, ...] = ()
+    error_km: float | None = None
 
 
 _BY_SLUG: Final[Mapping[str, type[Problem]]] = {
@@ -114,6 +125,8 @@ _BY_SLUG: Final[Mapping[str, type[Problem]]] = {
     "not-permitted": NotPermitted,
     "not-found": NotFound,
     "conflict": Conflict,
+    "solar-unconfirmed": SolarUnconfirmed,
+    "precondition-failed": Changed,
     "gone": CursorExpired,
     "rate-limited": RateLimited,
     "unavailable": Unavailable,

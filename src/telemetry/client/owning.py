@@ -120,7 +120,7 @@ def grant(
     """Grant something. In force when this returns.
 
     Raises:
-        Problem: with slug ``solar-unconfirmed`` where the series would tell the place better than is granted.
+        SolarUnconfirmed: the series would tell the place better than is granted; confirm its ``error_km``.
         Conflict: it cannot be granted so.
         NotFound: there is no such recipient.
 
@@ -132,7 +132,7 @@ def grant(
 def change(
     grant: OwnGrant, terms: Terms, *, confirm_solar_km: float | None = None, policy: str | None = None
 ) -> Plan[Settled]:
-    """Settle all terms of a grant anew. Refused where it was changed since ``grant`` was read."""
+    """Settle all terms of a grant anew. Raises Changed where somebody did since ``grant`` was read."""
     path, body = f"/me/grants/{quote(grant.grant, safe='')}", _terms(terms, confirm_solar_km, policy)
     headers = {"If-Match": f'"{grant.version}"'}
     return (yield Request("PUT", path, body=body, headers=headers)).as_(Settled)

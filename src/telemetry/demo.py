@@ -1,6 +1,6 @@
 """The demonstration: the whole system on one machine, fed by simulated homes and, where present, by recordings.
 
-    servers → owners, sites, gateways → worker → simulator and replay (processes of their own) → drain → scan
+    servers → owners, sites, gateways → worker, API → simulator and replay (processes of their own) → drain → scan
 
 The simulator is the independent client of device_sim: it shares no code with the service, and its ledger of what
 it published is what the service's own count is held against.
@@ -8,11 +8,13 @@ it published is what the service's own count is held against.
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,6 +101,7 @@ class Demo:
     recordings: Path | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _personal: list[str] = field(default_factory=list)
+    _sharing_owner: int = 0  # the first home's, who shares with an installer
 
     def stop(self) -> None:
         """End the feeds, drain, scan, and return."""
@@ -117,6 +120,7 @@ class Demo:
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o711)
         self.say("starting PostgreSQL and the broker, making keys and tables")
+        loading = asyncio.create_task(asyncio.to_thread(importlib.import_module, "telemetry.demo_api"))
         async with servers(self.config, self.observer) as running:
             postgres, broker = running.postgres, running.broker
             if postgres is None or broker is None:
@@ -129,15 +133,26 @@ class Demo:
                 open_keystore(self.config.data_dir, allowed=INGEST_SECRETS),
                 self.observer,
             )
-            async with working(self.config, worker, running, self.observer) as (health, _):
+            async with (
+                working(self.config, worker, running, self.observer) as (health, _),
+                self._api((await loading).demonstrated, postgres) as shown,
+            ):
                 await _until(lambda: worker.connected, 15.0, "the worker did not reach the broker")
                 ready_s = time.monotonic() - began
                 self._tell_where(health, broker, postgres, ready_s)
+                self._tell_api(shown)
                 try:
                     return await self._feed(worker, feeds, (postgres, broker), health, ready_s)
                 finally:
                     for feed in feeds:
                         feed.kill()
+
+    @contextlib.asynccontextmanager
+    async def _api(self, demonstrated: Any, postgres: EmbeddedPostgres) -> AsyncIterator[Any]:
+        keystore, dsn = open_keystore(self.config.data_dir), partial(postgres.dsn, user="")
+        async with demonstrated(self.config, keystore, dsn, self.observer, self._sharing_owner) as shown:
+            self._personal += [shown.installer, shown.owner]
+            yield shown
 
     async def _feed(
         self,
@@ -206,6 +221,7 @@ class Demo:
             async with admin.registering() as registration:
                 for number in range(1, self.gateways + 1):
                     owner = registration.owner(self._owner(number))
+                    self._sharing_owner = self._sharing_owner or owner.owner_key
                     site_key = registration.site(owner, self._site(number))
                     homes.append(registration.gateway(owner, site_key, NewGateway()))
                 owner = registration.owner(self._owner(0))
@@ -234,6 +250,13 @@ class Demo:
         self.say(f"  broker     {broker.kind} on {broker.host}:{broker.port}")
         self.say(f"  database   psql on the socket in {postgres.place.socket_dir}")
         self.say(f"  data       {self.config.data_dir}")
+
+    def _tell_api(self, shown: Any) -> None:
+        self.say(f"  API        {shown.base}/api/docs")
+        self.say(f"one home shares with an installer. {shown.sees[-1]}")
+        self.say("what the installer reads, and what the owner sees of it:")
+        for line in shown.lines():
+            self.say(line)
 
     async def _scan(self, postgres: EmbeddedPostgres, health: HealthServer, feeds: list[Feed]) -> ScanReport:
         canaries = sorted({*self._personal, *recorded_serials(feeds)})

@@ -51,6 +51,7 @@ OUTERMOST = {
     "servers",
     "service",
     "demo",
+    "demo_api",
     "demo_feeds",
     "recovery",
     "cli",

@@ -63,7 +63,8 @@ async def _demo(data_dir: Path, scratch: Path, gateways: int, broker: str, secon
     from telemetry.observe import Observer, install_logging
 
     observe = {"port": 0, "log_level": "warning"}
-    config = load_config(data_dir=data_dir, embedded=True, broker_kind=broker, observe=observe)
+    api = {"port": 0, "cookie_secure": False}
+    config = load_config(data_dir=data_dir, embedded=True, broker_kind=broker, observe=observe, api=api)
     install_logging(level=config.observe.log_level)
     with LiveFigures() as live:
         demonstration = Demo(

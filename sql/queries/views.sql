@@ -2,22 +2,36 @@
 SELECT set_config('telemetry.recipient', $1, true), set_config('telemetry.purpose', $2, true),
     set_config('telemetry.owner', $3, true), set_config('telemetry.scope', $4, true), now() AS now
 
+-- Other owners than before, within the same snapshot.
+-- name: scope
+SELECT set_config('telemetry.scope', $1, true)
+
+-- What has a name, device by device.
+-- name: names
+SELECT devices, sites, owners, epochs FROM consent.seen_names()
+
+-- Settings of these owners alone: those of whom something is seen.
 -- name: grants
-SELECT * FROM consent.active_grant ORDER BY grant_key
+SELECT * FROM consent.active_grant WHERE owner_key = ANY ($1::bigint[]) ORDER BY grant_key
 
 -- name: denials
 SELECT
     (SELECT closed_at FROM consent.recipient) AS closed_at,
-    ARRAY(SELECT owner_key FROM consent.owner WHERE erased_at IS NOT NULL) AS erased,
+    ARRAY(
+        SELECT owner_key FROM consent.owner WHERE owner_key = ANY ($1::bigint[]) AND erased_at IS NOT NULL
+    ) AS erased,
     ARRAY(SELECT policy FROM consent.policy WHERE expires_at <= now()) AS expired
 
 -- name: restrictions
-SELECT owner_key, from_at, lifted_at FROM consent.restriction ORDER BY owner_key, from_at
+SELECT owner_key, from_at, lifted_at
+FROM consent.restriction
+WHERE owner_key = ANY ($1::bigint[])
+ORDER BY owner_key, from_at
 
 -- name: objections
 SELECT owner_key, purpose, recipient_key
 FROM consent.objection
-WHERE withdrawn_at IS NULL OR now() < withdrawn_at
+WHERE owner_key = ANY ($1::bigint[]) AND (withdrawn_at IS NULL OR now() < withdrawn_at)
 
 -- name: epochs
 SELECT owner_key, epoch FROM consent.relation WHERE owner_key = ANY ($1::bigint[])

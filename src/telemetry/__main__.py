@@ -24,6 +24,7 @@ _SHARE = "Sharing"
 ENTRIES: Final = (
     Entry("demo", "telemetry.cli.service:demo", "The whole system on this machine, with simulated homes.", _RUN),
     Entry("run", "telemetry.cli.service:run", "Run the service.", _RUN),
+    Entry("api", "telemetry.cli.api:api", "Serve the HTTP API.", _RUN),
     Entry("owner", "telemetry.cli.registry:owner", "Add and list owners.", _REGISTRY),
     Entry("site", "telemetry.cli.handover:site", "Add, list and sell sites.", _REGISTRY),
     Entry("gateway", "telemetry.cli.gateway:gateway", "Enrol, revoke, list and set gateways.", _REGISTRY),

@@ -173,6 +173,22 @@ class ApiConfig(_Section):
     shutdown_s: float = Field(10.0, gt=0, le=300, description="requests under way are waited for so long")
 
 
+class MailConfig(_Section):
+    """E-mail: alerts, and what accounts need. Leave ``host`` empty for none."""
+
+    host: str = Field("", description="SMTP server; empty: no mail is sent")
+    port: int = Field(587, ge=1, le=65535, description="587 with starttls, 465 with tls")
+    encryption: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="none for loopback only: mail says who has an account"
+    )
+    ca_file: Path | None = Field(None, description="certificate authority; the system's without")
+    username: str | None = Field(None, description="user at the SMTP server; none: without authentication")
+    password_file: Path | None = Field(None, description="file (0600) that holds the password")
+    sender: str = Field("", description="address that mail comes from")
+    link_base: str = Field("", description="https://… of the page that mails refer to; empty: they name none")
+    timeout_s: float = Field(20.0, gt=0, le=300, description="a mail is given up after this, and tried again")
+
+
 class Config(BaseSettings):
     """The whole configuration."""
 
@@ -195,6 +211,7 @@ class Config(BaseSettings):
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
     ble: BleConfig = Field(default_factory=BleConfig, description="listening to Bluetooth devices")
     api: ApiConfig = Field(default_factory=ApiConfig, description="the HTTP API")
+    mail: MailConfig = Field(default_factory=MailConfig, description="e-mail, off without a host")
 
     @classmethod
     def settings_customise_sources(
@@ -217,6 +234,7 @@ class Config(BaseSettings):
             raise ValueError("broker.cert_file and broker.key_file go together")
         if not broker.tls and broker.host not in _LOOPBACK:
             raise ValueError("broker.tls is required for an address that is not loopback")
+        _check_mail(self.mail)
         if self.ble.enabled and not self.ble.gateway:
             raise ValueError("ble.enabled needs ble.gateway: enrol one with `telemetry gateway enrol`")
         self._reachable()
@@ -235,6 +253,19 @@ class Config(BaseSettings):
             raise ValueError("api.address is not loopback: set api.cert_file, or api.trusted_proxies behind a proxy")
         if not local and not api.cookie_secure:
             raise ValueError("api.cookie_secure is off on loopback only")
+
+
+def _check_mail(mail: MailConfig) -> None:
+    if mail.host and mail.encryption == "none" and mail.host not in _LOOPBACK:
+        raise ValueError("mail.encryption = none is for loopback only")
+    if mail.host and not mail.sender:
+        raise ValueError("mail.host needs mail.sender")
+    if mail.username and not mail.password_file:
+        raise ValueError("mail.username needs mail.password_file")
+    if mail.username and mail.encryption == "none":
+        raise ValueError("mail.username needs mail.encryption: a password is not sent in clear")
+    if mail.link_base and not mail.link_base.startswith(("https://", *(f"http://{host}" for host in _LOOPBACK))):
+        raise ValueError("mail.link_base begins with https://")
 
 
 def load_config(path: Path | None = None, **overrides: Any) -> Config:

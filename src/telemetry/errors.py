@@ -41,6 +41,10 @@ Hierarchy::
     │   ├── InvalidRequest      422: a parameter is wrong or contradicts another
     │   ├── TooCostly           422: the answer could be larger than one request may ask for
     │   └── RateLimited         429: too many requests, rows or requests at once
+    ├── DeliveryError           a mail or a webhook was not delivered
+    │   ├── NotConfigured       sending is off: the configuration names no server
+    │   ├── DeliveryRefused     the other side said no for good: do not try again
+    │   └── DeliveryUnavailable the other side cannot be reached, or says to come again
     └── InputError              a file or an argument given on the command line cannot be used
 """
 
@@ -238,3 +242,19 @@ class RateLimited(RequestError):  # noqa: N818
         super().__init__(message, remedy="wait as long as Retry-After says")
         self.retry_after_s = retry_after_s
         self.headers: dict[str, str] = {}
+
+
+class DeliveryError(TelemetryError):
+    """A mail or a webhook was not delivered. Never holds an address, nor what the other side said."""
+
+
+class NotConfigured(DeliveryError):  # noqa: N818 - a state, not a mistake
+    """Sending is off: the configuration names no server."""
+
+
+class DeliveryRefused(DeliveryError):  # noqa: N818
+    """The other side said no for good; trying again changes nothing."""
+
+
+class DeliveryUnavailable(DeliveryError):  # noqa: N818
+    """The other side cannot be reached now, or says to come again later."""

@@ -27,7 +27,7 @@ def lately(**more):
 
 
 async def test_a_recipient_is_given_what_is_granted(home: ApiWorld) -> None:
-    answer = await home.get("/series", home.token(LOOKER), **lately())
+    answer = await home.get("/series", await home.token(LOOKER), **lately())
     assert answer.status_code == 200, answer.text
     told = answer.json()
     assert [series["value"] for series in told["series"]] == [[103.0, 102.0, 101.0, 100.0]]

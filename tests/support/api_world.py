@@ -1,4 +1,4 @@
-"""A real API on a real socket over a real PostgreSQL, with askers whose tokens are in a table of this test's own."""
+"""A real API on a real socket over a real PostgreSQL, with tokens issued as the service issues them."""
 
 import hashlib
 import secrets
@@ -11,19 +11,25 @@ from typing import Any
 
 import httpx
 
-from telemetry.access.principal import PersonSession, Principal, Role, Scope
+from telemetry.access.principal import ALL_SCOPES, Role, Scope
+from telemetry.access.records import Holder
+from telemetry.access.secret_text import csrf_token, new_secret, secret_hash
+from telemetry.access.tokens import MachineTokens
 from telemetry.api.context import Context, open_context
 from telemetry.api.server import serving
 from telemetry.config import load_config
+from telemetry.model.identity import new_key
 from telemetry.model.sharing import SharingPurpose
 from telemetry.privacy.keys import Kek
 from telemetry.store.keyring import KeyRing, OwnerSecrets
+from telemetry.store.keystore import API
 from telemetry.store.series import write_series
 from tests.support import consents
 from tests.support.store import PASSWORD, Store
 from tests.support.view_world import mean_amount, series_frame
 
 PATIENCE_S = 30.0
+MAINTENANCE = frozenset({SharingPurpose.MAINTENANCE})
 
 
 class StoreKeystore:
@@ -49,20 +55,6 @@ class StoreKeks:
         return self._kek
 
 
-@dataclass
-class TableAuthenticator:
-    """Tokens and sessions by hash, as the real one keeps them, in memory: what is removed is unknown at once."""
-
-    machines: dict[bytes, Principal] = field(default_factory=dict)
-    people: dict[bytes, PersonSession] = field(default_factory=dict)
-
-    async def machine(self, bearer: str) -> Principal | None:
-        return self.machines.get(hashlib.sha256(bearer.encode()).digest())
-
-    async def person(self, secret: str) -> PersonSession | None:
-        return self.people.get(hashlib.sha256(secret.encode()).digest())
-
-
 @dataclass(frozen=True)
 class Signed:
     """A person's session: what a browser holds."""
@@ -71,17 +63,23 @@ class Signed:
     csrf: str
 
 
+def holder_of(role: Role, key: int, member_key: int | None = None) -> Holder:
+    """For whom a token or an account is."""
+    owner = key if role is Role.OWNER else None
+    return Holder(role, owner, member_key, key if role is Role.RECIPIENT else None)
+
+
 @dataclass
 class ApiWorld:
-    """``client``: over HTTP, without credentials. ``base``: the API's address."""
+    """``client``: over HTTP, without credentials. ``base``: the API's address. ``issued``: tokens' keys."""
 
     store: Store
     admin: Any
     context: Context
     base: str
     client: httpx.AsyncClient
-    authenticator: TableAuthenticator
     ring: KeyRing
+    issued: dict[str, int] = field(default_factory=dict)
 
     async def owner(self, owner_key: int, **more: Any) -> None:
         """An owner with real token secrets in the database of keys."""
@@ -99,38 +97,66 @@ class ApiWorld:
         """Windows, as ViewWorld.series writes them."""
         await write_series(self.admin, series_frame(rows))
 
-    async def quarters(self, device_key: int, count: int, watts: float = 100.0, **more: Any) -> None:
-        """The last ``count`` quarters that are shown by now; the n-th from the end has n watts more."""
+    async def quarters(
+        self, device_key: int, count: int, watts: float = 100.0, *, first: int = 0, **more: Any
+    ) -> None:
+        """``count`` quarters that are shown by now, from the last but ``first`` back; the n-th has n watts more."""
         rows = [
             {"device_key": device_key, "start": quarter(n), "amount": mean_amount(watts + n)} | more
-            for n in range(count)
+            for n in range(first, first + count)
         ]
         await self.series(rows)
 
-    def token(
+    async def token(
         self,
-        key: int,
+        key: int = 0,
         role: Role = Role.RECIPIENT,
         *,
-        scopes: frozenset[Scope] = frozenset(Scope),
-        purposes: frozenset[SharingPurpose] | None = frozenset({SharingPurpose.MAINTENANCE}),
+        scopes: frozenset[Scope] = ALL_SCOPES,
+        purposes: frozenset[SharingPurpose] | None = MAINTENANCE,
+        member_key: int | None = None,
     ) -> str:
-        """A machine's token."""
-        bearer = "tlm_" + secrets.token_urlsafe(32)
-        principal = Principal(role, key, token_key=secrets.randbits(60), scopes=scopes, purposes=purposes)
-        self.authenticator.machines[hashlib.sha256(bearer.encode()).digest()] = principal
-        return bearer
+        """A machine's token, issued as the real service does. ``purposes``: of a recipient alone."""
+        issued = await self._tokens.issue(
+            holder_of(role, key, member_key), scopes, purposes=purposes if role is Role.RECIPIENT else None
+        )
+        self.issued[issued.secret] = issued.token.token_key
+        return issued.secret
 
-    def revoke(self, bearer: str) -> None:
+    async def revoke(self, bearer: str) -> None:
         """The token counts no longer."""
-        del self.authenticator.machines[hashlib.sha256(bearer.encode()).digest()]
+        await self._tokens.revoke(self.issued[bearer])
 
-    def sign_in(self, key: int, role: Role = Role.OWNER, **more: Any) -> Signed:
-        """A person's session."""
-        secret, csrf = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        principal = Principal(role, key, account_key=secrets.randbits(60), **more)
-        self.authenticator.people[hashlib.sha256(secret.encode()).digest()] = PersonSession(principal, 1, csrf)
-        return Signed({"session": secret}, csrf)
+    async def sign_in(self, key: int = 0, role: Role = Role.OWNER, member_key: int | None = None) -> Signed:
+        """A person's session, with a second factor. The account is put into its table by the administrator."""
+        secret, account, now = new_secret(), new_key(), datetime.now(UTC)
+        who = holder_of(role, key, member_key)
+        await self.admin.execute(
+            "INSERT INTO access.account (account_key, role, owner_key, member_key, recipient_key, email_blind,"
+            " email_sealed, password_sealed, adult_stated_at, created_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6, '', '', $7, $7)",
+            account,
+            role.value,
+            who.owner_key,
+            who.member_key,
+            who.recipient_key,
+            account.to_bytes(16, signed=True),
+            now,
+        )
+        await self.admin.execute(
+            "INSERT INTO access.session (session_key, account_key, secret_hash, second_factor, begun_at, seen_at,"
+            " expires_at) VALUES ($1, $2, $3, true, $4, $4, $5)",
+            new_key(),
+            account,
+            secret_hash(secret),
+            now,
+            now + timedelta(hours=1),
+        )
+        return Signed({"session": secret}, csrf_token(StoreKeystore().secret(API), secret))
+
+    @property
+    def _tokens(self) -> MachineTokens:
+        return MachineTokens(self.context.pools.access)
 
     async def get(self, path: str, bearer: str | None = None, **parameters: Any) -> httpx.Response:
         """GET below /api/v1. ``from_`` stands for ``from``."""
@@ -156,14 +182,11 @@ async def api_world(
     data_dir: Path,
     *,
     clock: Callable[[], datetime] | None = None,
-    authenticator: Any = None,
     **api: Any,
 ) -> AsyncIterator[ApiWorld]:
     """The API in this process on a socket of its own. ``api``: of the config section. ``data_dir``: of nobody else."""
     settings = {"port": 0, "cookie_secure": False} | api
     config = load_config(data_dir=data_dir, embedded=True, api=settings)
-    told = authenticator if authenticator is not None else TableAuthenticator()
-    made = authenticator if callable(authenticator) else lambda *_: told
     async with AsyncExitStack() as stack:
         admin = await store.admin()
         await consents.clear(admin)
@@ -175,7 +198,6 @@ async def api_world(
                 config,
                 StoreKeystore(),
                 lambda database: store.postgres.dsn(database, ""),
-                authenticators=made,
                 keks=StoreKeks(),
                 views_clock=clock,
             )
@@ -183,5 +205,5 @@ async def api_world(
         port = await stack.enter_async_context(serving(context))
         base = f"http://127.0.0.1:{port}"
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=base, timeout=PATIENCE_S))
-        yield ApiWorld(store, admin, context, base, client, told, KeyRing(keys, StoreKeks()))
+        yield ApiWorld(store, admin, context, base, client, KeyRing(keys, StoreKeks()))
         await consents.clear(admin)

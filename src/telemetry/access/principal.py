@@ -32,7 +32,8 @@ ALL_SCOPES = frozenset(Scope)
 class Principal:
     """``key``: the owner's or recipient's, 0 for the operator. ``account_key``: of a person, None for a machine.
     ``token_key``: of a machine's token, None for a person. ``rights``: of a member of the household.
-    ``purposes``: those that a recipient's token is bound to, None for all.
+    ``purposes``: those that a recipient's token is bound to, None for all. ``member_key``: of the household's member
+    who asks, or who issued the token; None for the owner. An operator who gave no second factor has no scopes.
     """
 
     role: Role
@@ -42,6 +43,7 @@ class Principal:
     scopes: frozenset[Scope] = ALL_SCOPES
     rights: frozenset[MemberRight] = ALL_RIGHTS
     purposes: frozenset[SharingPurpose] | None = None
+    member_key: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 from zoneinfo import available_timezones
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -86,8 +86,23 @@ def zone_of(name: str) -> str:
     return name
 
 
+class _Narrowed(Protocol):
+    purpose: SharingPurpose | None
+    tz: str
+    resolution: Resolution
+    fields: str | None
+    sites: str | None
+    devices: str | None
+    grid: DayGrid | None
+
+
 def query_of(principal: Principal, asked: Ranged) -> Query:
-    """What a view is asked.
+    """What a view is asked. Raises as ``view_query``."""
+    return view_query(principal, asked, (asked.since, asked.until))
+
+
+def view_query(principal: Principal, asked: _Narrowed, between: tuple[datetime, datetime]) -> Query:
+    """What a view is asked, of a range.
 
     Raises:
         InvalidRequest: an unknown field or time zone, an empty range, no purpose.
@@ -97,12 +112,12 @@ def query_of(principal: Principal, asked: Ranged) -> Query:
     fields = _listed(asked.fields)
     if fields is not None and not fields <= set(FIELD_BY_NAME):
         raise InvalidRequest("the catalogue has no such field", where="query.fields")
-    if not asked.since < asked.until:
+    if not between[0] < between[1]:
         raise InvalidRequest("the range is empty", where="query.to", remedy="it lies after `from`")
     return Query(
         purpose=purpose_of(principal, asked.purpose),
-        since=asked.since,
-        until=asked.until,
+        since=between[0],
+        until=between[1],
         resolution=asked.resolution,
         fields=fields,
         sites=_listed(asked.sites),

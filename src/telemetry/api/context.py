@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from fastapi import Request
 
+from telemetry.access.authenticator import DatabaseAuthenticator
 from telemetry.access.principal import Authenticator
 from telemetry.api.ending import Ending
 from telemetry.api.keyed import Cursors, ETags
@@ -25,6 +26,7 @@ from telemetry.views.naming import Names
 from telemetry.views.opener import RegistryOpener
 from telemetry.views.pool import Pool
 from telemetry.views.view import Views
+from telemetry.views.visible import Visibility
 
 _STATEMENT_S: Final = 30.0  # a request's statement is given up after this
 
@@ -54,6 +56,7 @@ class Context:
     authenticator: Authenticator
     pools: Pools
     views: Views
+    visibility: Visibility
     stream_connect: Connect
     ring_of: Callable[[Any], KeyRing]
     blind: BlindIndex
@@ -105,24 +108,20 @@ class PooledOpener:
             return await opener.coordinates(subjects)
 
 
-Authenticators = Callable[[Pool, Keystore], Authenticator]
-
-
 @contextlib.asynccontextmanager
 async def open_context(
     config: Config,
     keystore: Keystore,
     dsn: Callable[[str], str],
     *,
-    authenticators: Authenticators,
     keks: Keks | None = None,
     observer: Observer | None = None,
     views_clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[Context]:
     """Open everything; connections are made when they are needed.
 
-    ``dsn``: the address of the database ``telemetry`` or ``keys``. ``authenticators``: makes what tells who asks.
-    ``views_clock``: for tests, in place of the database's.
+    ``dsn``: the address of the database ``telemetry`` or ``keys``. ``views_clock``: for tests, in place of the
+    database's.
     """
     size, wrapped = config.api.connections, keks if keks is not None else open_keks(config)
 
@@ -148,9 +147,10 @@ async def open_context(
             limits=Limits(config.api),
             cursors=Cursors(secret),
             etags=ETags(secret),
-            authenticator=authenticators(pools.access, keystore),
+            authenticator=DatabaseAuthenticator(pools.access, secret),
             pools=pools,
             views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
+            visibility=Visibility(pools.views, names, clock=views_clock),
             stream_connect=connect("telemetry_views"),
             ring_of=lambda connection: KeyRing(connection, wrapped),
             blind=blind,

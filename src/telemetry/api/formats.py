@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import polars as pl
@@ -35,7 +35,10 @@ _SERIES: Final = ("site", "device", "field", "resolution", "grid")
 _EXTREMES: Final = ("lowest", "highest")
 
 
-def negotiated(accept: str | None, form: Form | None, offered: Mapping[Form, str] = MEDIA_TYPES) -> Form:
+_Form = TypeVar("_Form", bound=StrEnum)
+
+
+def negotiated(accept: str | None, form: _Form | None, offered: Mapping[_Form, str]) -> _Form:
     """The form asked for: ``format`` wins over Accept (RFC 9110, 12.5.1).
 
     Raises:
@@ -52,7 +55,7 @@ def negotiated(accept: str | None, form: Form | None, offered: Mapping[Form, str
     return best
 
 
-def _once(offered: Mapping[Form, str]) -> list[str]:
+def _once(offered: Mapping[Any, str]) -> list[str]:
     return list(dict.fromkeys(offered.values()))
 
 

@@ -115,6 +115,9 @@ _SLUG_OF: Final[tuple[tuple[type[errors.TelemetryError], str], ...]] = (
     (errors.SharingError, "conflict"),
     (errors.InputError, "invalid-request"),
     (errors.StoreUnavailable, "unavailable"),
+    (errors.NotConfigured, "unavailable"),
+    (errors.DeliveryUnavailable, "unavailable"),
+    (errors.DeliveryRefused, "conflict"),
 )
 _SLUG_OF_STATUS: Final = {
     400: "invalid-request",

@@ -17,6 +17,7 @@ from telemetry.errors import ConfigurationError
 from telemetry.observe import events
 
 _BACKLOG: Final = 512
+_SEND_BYTES: Final = 128 * 1024  # what is under way when something is withdrawn is no more than this
 _KEEP_ALIVE_S: Final = 30
 _HEADER_BYTES: Final = 32 * 1024
 
@@ -31,6 +32,7 @@ def listen(config: ApiConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.address else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)  # connections have it from here
     try:
         made.bind((config.address, config.port))
     except OSError:

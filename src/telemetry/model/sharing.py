@@ -49,7 +49,7 @@ class Resolution(StrEnum):
     @property
     def rank(self) -> int:
         """0 for the finest. What tables hold; every window lies whole in one of each coarser resolution."""
-        return RESOLUTIONS.index(self)
+        return _RANKS[self]
 
     @property
     def minutes(self) -> int | None:
@@ -58,6 +58,7 @@ class Resolution(StrEnum):
 
 
 RESOLUTIONS: Final[tuple[Resolution, ...]] = tuple(Resolution)
+_RANKS: Final = {resolution: rank for rank, resolution in enumerate(Resolution)}
 _MINUTES: Final = {
     Resolution.PT1M: 1,
     Resolution.PT15M: 15,
@@ -77,7 +78,10 @@ class SerialSetting(StrEnum):
     @property
     def rank(self) -> int:
         """0 for the least."""
-        return tuple(SerialSetting).index(self)
+        return _SERIAL_RANKS[self]
+
+
+_SERIAL_RANKS: Final = {setting: rank for rank, setting in enumerate(SerialSetting)}
 
 
 class PlaceSetting(StrEnum):
@@ -95,12 +99,15 @@ class PlaceSetting(StrEnum):
     @property
     def rank(self) -> int:
         """0 for the least."""
-        return tuple(PlaceSetting).index(self)
+        return _PLACE_RANKS[self]
 
     @property
     def cell(self) -> int | None:
         """The H3 resolution of a cell setting."""
         return int(self.value[4:]) if self.value.startswith("cell") else None
+
+
+_PLACE_RANKS: Final = {setting: rank for rank, setting in enumerate(PlaceSetting)}
 
 
 class _Settings(BaseModel):

@@ -143,6 +143,10 @@ class Tokenizer(Closed):
             self._remember([wanted[index] for index in missing], made)
         return found  # type: ignore[return-value]  # what was None has been made
 
+    def remembered(self, kind: TokenKind, subject_keys: Sequence[int], epochs: Sequence[int]) -> list[str | None]:
+        """Those tokens of n subjects under n epochs that are remembered; None for the others. Needs no secret."""
+        return self._remembered([(kind.value, epoch, key) for key, epoch in zip(subject_keys, epochs, strict=True)])
+
     def _remembered(self, wanted: Sequence[tuple[str, int, int]]) -> list[str | None]:
         with self._lock:
             recent, older = self._recent.get, self._older.get

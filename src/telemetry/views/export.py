@@ -7,9 +7,9 @@ from typing import Final
 from telemetry.errors import NoLongerAvailable, NotVisible
 from telemetry.model.fields import FIELD_NAMES
 from telemetry.model.sharing import Resolution
-from telemetry.views.query import Query, Way
+from telemetry.views.query import Part, Query, Way
 from telemetry.views.sight import Viewer
-from telemetry.views.view import Part, View, Views
+from telemetry.views.view import View, Views
 
 DEFAULT_ROWS: Final = 100_000
 _DEVICES: Final = 200

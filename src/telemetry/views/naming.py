@@ -5,7 +5,9 @@ token of its own: it is the n-th of its kind at a site, which says nothing once 
 (docs/decisions/0044-names.md).
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import h3.api.basic_int as h3
@@ -59,46 +61,116 @@ class VaultOpener(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """What a token stood for when it was made: a device's or a site's key, under an epoch of its owner's."""
+
+    owner: int
+    subject: int
+    epoch: int
+
+
+class Keyed:
+    """A recipient's tokenizer under the key in effect, and what its tokens stood for: hints, never an answer.
+
+    At most ``capacity`` tokens are remembered, in two generations.
+    """
+
+    __slots__ = ("_capacity", "_older", "_recent", "recipient_key", "tokenizer", "version")
+
+    def __init__(self, recipient_key: int, version: int, tokenizer: Tokenizer, capacity: int = 200_000) -> None:
+        self.recipient_key, self.version, self.tokenizer = recipient_key, version, tokenizer
+        self._capacity = capacity
+        self._recent: dict[str, Meant] = {}
+        self._older: dict[str, Meant] = {}
+
+    def meant(self, token: str) -> Meant | None:
+        """What the token stood for."""
+        return self._recent.get(token) or self._older.get(token)
+
+    def learn(self, meant: Mapping[str, Meant]) -> None:
+        """Remember what tokens stand for."""
+        if len(self._recent) + len(meant) > self._capacity // 2:
+            self._older, self._recent = self._recent, {}
+        self._recent |= meant
+
+
 class Names:
     """Makes names. One event loop; the keys of a recipient are asked for at every view, tokens are remembered."""
 
     def __init__(self, keys: TokenKeys, opener: VaultOpener | None = None) -> None:
         self._keys = keys
         self._opener = opener
-        self._tokenizers: dict[int, tuple[int, Tokenizer]] = {}
+        self._keyed: dict[int, Keyed] = {}
+        # What opens keys and the vault may have one connection: one question at a time.
+        self._asking, self._opening = asyncio.Lock(), asyncio.Lock()
 
-    async def of(self, sight: Sight) -> "Named":
-        """The names of all that is seen, in the order of names."""
+    async def keyed(self, recipient_key: int | None) -> Keyed | None:
+        """The tokenizer under the key in effect now. None for an owner, who has real names."""
+        if recipient_key is None:
+            return None
+        async with self._asking:
+            current = await self._keys.recipient_secret(recipient_key)
+        known = self._keyed.get(recipient_key)
+        if known is None or known.version != current.version:
+            known = self._keyed[recipient_key] = Keyed(recipient_key, current.version, Tokenizer(current.secret))
+        return known
+
+    async def made(
+        self, keyed: Keyed, kind: TokenKind, subjects: Sequence[int], owners: Sequence[int], epochs: Sequence[int]
+    ) -> list[str | None]:
+        """Tokens of n subjects of n owners under n epochs, None where the owner's key is gone.
+
+        Keys are asked for where a token is not remembered, and not otherwise: to find a name, not to show one.
+        """
+        found = keyed.tokenizer.remembered(kind, subjects, epochs)
+        missing = [index for index, token in enumerate(found) if token is None]
+        if missing:
+            secrets = await self._secrets({owners[index]: epochs[index] for index in missing})
+            known = [index for index in missing if owners[index] in secrets]
+            of = [subjects[index] for index in known], [owners[index] for index in known]
+            for index, token in zip(known, keyed.tokenizer.tokens(kind, *of, secrets), strict=True):
+                found[index] = token
+        return found
+
+    async def _secrets(self, epochs: Mapping[int, int]) -> dict[int, OwnerSecret]:
+        """Of these owners under these epochs; those whose keys are destroyed are left out."""
+        if not epochs:
+            return {}
+        async with self._asking:
+            secrets = await self._keys.token_secrets(sorted(epochs))
+        return {owner: OwnerSecret(epochs[owner], secret) for owner, secret in secrets.items()}
+
+    async def of(self, sight: Sight, keyed: Keyed | None) -> "Named":
+        """The names of all that is seen, in the order of names, made from keys as they are now."""
         devices = sight.devices
-        if sight.viewer.recipient_key is None:
+        if keyed is None:
             sites = {device.site_key: f"s_{device.site_key % 2**64:016x}" for device in devices}
             own = [f"d_{device.device_key % 2**64:016x}" for device in devices]
             return _named(devices, own, sites)
-        tokenizer = await self._tokenizer(sight.viewer.recipient_key)
-        secrets = await self._keys.token_secrets(sorted(sight.epochs)) if sight.epochs else {}
-        owners = {owner: OwnerSecret(sight.epochs[owner], secret) for owner, secret in secrets.items()}
+        tokenizer, epochs = keyed.tokenizer, sight.epochs
+        owners = await self._secrets(epochs if devices else {})
         # Whose key is destroyed is erased: nothing of theirs has a name any more.
         known = [device for device in devices if device.owner_key in owners]
         tokens = tokenizer.tokens(TokenKind.DEVICE, [d.device_key for d in known], [d.owner_key for d in known], owners)
         of_site = {device.site_key: device.owner_key for device in known}
         made = tokenizer.tokens(TokenKind.SITE, list(of_site), list(of_site.values()), owners)
+        keyed.learn(
+            {t: Meant(d.owner_key, d.device_key, epochs[d.owner_key]) for t, d in zip(tokens, known, strict=True)}
+        )
+        keyed.learn(
+            {t: Meant(owner, site, epochs[owner]) for t, (site, owner) in zip(made, of_site.items(), strict=True)}
+        )
         return _named(known, tokens, dict(zip(of_site, made, strict=True)))
-
-    async def _tokenizer(self, recipient_key: int) -> Tokenizer:
-        current = await self._keys.recipient_secret(recipient_key)
-        version, tokenizer = self._tokenizers.get(recipient_key, (0, None))
-        if tokenizer is None or version != current.version:
-            tokenizer = Tokenizer(current.secret)
-            self._tokenizers[recipient_key] = (current.version, tokenizer)
-        return tokenizer
 
     async def frame(self, named: "Named", places: Mapping[int, Place]) -> pl.DataFrame:
         """DEVICE_SCHEMA of these devices, in their order."""
         real = [(d.owner_key, d.device_key) for d in named.devices if d.view.serial is SerialSetting.REAL]
         exact = {d.site_key: d.owner_key for d in named.devices if d.place is PlaceSetting.EXACT}
-        serials = await self._opener.serials(real) if self._opener and real else {}
         pairs = [(owner, site) for site, owner in exact.items()]
-        where = await self._opener.coordinates(pairs) if self._opener and pairs else {}
+        async with self._opening:
+            serials = await self._opener.serials(real) if self._opener and real else {}
+            where = await self._opener.coordinates(pairs) if self._opener and pairs else {}
         nowhere = (None, None)
         rows = [
             (

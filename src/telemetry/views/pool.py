@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from telemetry.errors import ViewError
 from telemetry.store.connection import Connect
 
 
@@ -28,6 +29,9 @@ class Pool:
                 connection = await self._connect()
             try:
                 yield connection
+            except ViewError:  # an answer, and no failure of the connection
+                self._free.append(connection)
+                raise
             except BaseException:
                 connection.terminate()
                 raise

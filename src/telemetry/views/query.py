@@ -78,3 +78,24 @@ _LONGEST_DAYS: Final = 11 * 366
 
 def _ranges(since: datetime, until: datetime) -> bool:
     return (until - since).days <= _LONGEST_DAYS and since.year >= 1971 and until.year <= 2200
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an answer: of devices in the order of (site, device) those after one and up to another, at most so
+    many, of at most so many sites; of windows those that start in a span of time.
+    """
+
+    after: tuple[str, str] | None = None
+    through: tuple[str, str] | None = None
+    at_most: int | None = None
+    slice_us: tuple[int, int] | None = None
+    at_most_sites: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is about all devices."""
+        return (self.after, self.through, self.at_most, self.at_most_sites) == (None, None, None, None)
+
+
+WHOLE: Final = Part()

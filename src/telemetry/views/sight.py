@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -80,6 +80,10 @@ class Sight:
     epochs: Mapping[int, int]
     places: Mapping[int, Place]
 
+    def of_sites(self, site_keys: set[int]) -> "Sight":
+        """The same of these sites alone."""
+        return replace(self, devices=tuple(device for device in self.devices if device.site_key in site_keys))
+
 
 @contextlib.asynccontextmanager
 async def snapshot(connection: Any, viewer: Viewer) -> AsyncIterator[datetime]:
@@ -99,7 +103,8 @@ async def look(connection: Any, viewer: Viewer, now: datetime) -> Sight:
         devices = tuple(_seen(row, own) for row in rows)
         epochs: dict[int, int] = {}
     else:
-        devices = tuple(_devices(rows, *await _settings(connection, now), now))
+        settings = await _settings(connection, sorted({row["owner_key"] for row in rows}), now)
+        devices = tuple(_devices(rows, *settings, now))
         owners = sorted({device.owner_key for device in devices})
         epochs = {row["owner_key"]: row["epoch"] for row in await connection.fetch(_SQL["epochs"], owners)}
     return Sight(viewer, now, devices, epochs, await _places(connection, devices))
@@ -121,19 +126,21 @@ def own_view(now: datetime) -> SiteView:
     return SiteView(dict.fromkeys(DeviceKind, view), PlaceSetting.EXACT)
 
 
-async def _settings(connection: Any, now: datetime) -> tuple[dict[int, list[Grant]], dict[int, Standing]]:
+async def _settings(
+    connection: Any, owners: Sequence[int], now: datetime
+) -> tuple[dict[int, list[Grant]], dict[int, Standing]]:
     """Grants and what stands against them, by owner."""
     grants: dict[int, list[Grant]] = {}
-    for row in await connection.fetch(_SQL["grants"]):
+    for row in await connection.fetch(_SQL["grants"], owners):
         grants.setdefault(row["owner_key"], []).append(grant_of(row))
-    denials = await connection.fetchrow(_SQL["denials"])
+    denials = await connection.fetchrow(_SQL["denials"], owners)
     closed = denials["closed_at"] is not None and denials["closed_at"] <= now
     restrictions: dict[int, list[Restriction]] = {}
-    for row in await connection.fetch(_SQL["restrictions"]):
+    for row in await connection.fetch(_SQL["restrictions"], owners):
         lifted = None if row["lifted_at"] is None else instant_us(row["lifted_at"])
         restrictions.setdefault(row["owner_key"], []).append(Restriction(instant_us(row["from_at"]), lifted))
     objections: dict[int, list[Objection]] = {}
-    for row in await connection.fetch(_SQL["objections"]):
+    for row in await connection.fetch(_SQL["objections"], owners):
         objections.setdefault(row["owner_key"], []).append(Objection(row["purpose"], row["recipient_key"]))
     erased, expired = set(denials["erased"]), frozenset(denials["expired"])
     standings = {

@@ -4,7 +4,8 @@ Everything shown is a function of what is granted and of data that is granted: r
 windows' edges, and nothing says how much there is that is not shown (rules 17 to 25).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,8 +20,9 @@ from telemetry.store.series import read_hot, read_series
 from telemetry.store.sql import queries
 from telemetry.views.naming import DEVICE_SCHEMA, Named, Names
 from telemetry.views.pool import Pool
-from telemetry.views.query import DayGrid, Query, Way
-from telemetry.views.sight import Place, SeenDevice, Sight, Viewer, look, snapshot
+from telemetry.views.query import WHOLE, DayGrid, Part, Query, Way
+from telemetry.views.resolve import Sought, guessed, resolved
+from telemetry.views.sight import Place, SeenDevice, Sight, Viewer, snapshot
 from telemetry.views.windows import (
     SHOWN_SCHEMA,
     Asked,
@@ -63,18 +65,17 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A part of an answer: of devices in the order of (site, device) those after one and up to another, at most so
-    many; of windows those that start in a span of time.
-    """
+class Opened:
+    """What one snapshot shows of settings, for one question; the snapshot is open."""
 
-    after: tuple[str, str] | None = None
-    through: tuple[str, str] | None = None
-    at_most: int | None = None
-    slice_us: tuple[int, int] | None = None
+    connection: Any
+    sight: Sight
+    named: Named
 
-
-WHOLE: Final = Part()
+    @property
+    def now_us(self) -> int:
+        """The instant that everything is as of."""
+        return instant_us(self.sight.now)
 
 
 class Views:
@@ -110,36 +111,53 @@ class Views:
         self, viewer: Viewer, query: Query, *, way: Way = Way.VIEW, part: Part = WHOLE
     ) -> tuple[View, Named]:
         """One part of an answer from one snapshot, and the devices it is about."""
-        async with self._pool.connection() as connection, snapshot(connection, viewer) as database_now:
+        async with self.opened(viewer, query, part, way) as seen:
+            ask = Asked(query.resolution, query.range_us, part.slice_us or query.range_us, seen.now_us)
+            subjects = subjects_of(seen, query)
+            frames = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
+            if subjects:
+                frames += await self.windows(seen, subjects, ask)
+            view = await self.made(seen, query, subjects, pl.concat(frames))
+        return view, seen.named
+
+    @contextlib.asynccontextmanager
+    async def opened(self, viewer: Viewer, query: Query, part: Part, way: Way) -> AsyncIterator[Opened]:
+        """One snapshot with the devices of ``part`` looked up and named; the read is recorded when the block ends.
+
+        Raises:
+            NotVisible: a site or device asked for does not exist or is not shared.
+            StoreUnavailable: try again.
+
+        """
+        keyed = await self._names.keyed(viewer.recipient_key)
+        narrowed = guessed(keyed, viewer, query)
+        async with self._pool.connection() as connection, snapshot(connection, narrowed) as database_now:
             now = self._clock() if self._clock else database_now
-            sight = await look(connection, viewer, now)
-            named = _part((await self._names.of(sight)).asked(query), part)
-            view = await self._answer(connection, sight, named, query, part)
+            sought = Sought(viewer, narrowed, query, part)
+            sight, named = await resolved(connection, self._names, keyed, sought, now)
+            yield Opened(connection, sight, named)
             await _record(connection, viewer, named, query, way)
-        return view, named
 
-    async def _answer(self, connection: Any, sight: Sight, named: Named, query: Query, part: Part) -> View:
-        ask = Asked(query.resolution, query.range_us, part.slice_us or query.range_us, instant_us(sight.now))
-        fields = [name for name in FIELD_NAMES if query.fields is None or name in query.fields]
-        subjects = [_subject(device, sight.places, query, fields) for device in named.devices]
-        frames = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
-        if subjects:
-            frames += await _read_windows(connection, subjects, ask, self._hot_us)
-        devices = await self._names.frame(named, sight.places)
-        rows = _named_rows(pl.concat(frames), named, query.timezone)
-        return View(rows, _with_last_seen(devices, rows), _shared(subjects, named), _withheld(named, fields))
+    async def windows(self, seen: Opened, subjects: Sequence[Subject], ask: Asked) -> list[pl.DataFrame]:
+        """Windows and raw readings that are shown, SHOWN_SCHEMA."""
+        return await _read_windows(seen.connection, subjects, ask, self._hot_us)
+
+    async def made(self, seen: Opened, query: Query, subjects: Sequence[Subject], shown: pl.DataFrame) -> View:
+        """The answer of what is shown (SHOWN_SCHEMA), with names."""
+        devices = await self._names.frame(seen.named, seen.sight.places)
+        rows = _named_rows(shown, seen.named, query.timezone)
+        return View(
+            rows, _with_last_seen(devices, rows), _shared(subjects, seen.named), _withheld(seen.named, _fields(query))
+        )
 
 
-def _part(named: Named, part: Part) -> Named:
-    if part.after is None and part.through is None and part.at_most is None:
-        return named
-    keys = [(named.sites[device.site_key], name) for device, name in zip(named.devices, named.names, strict=True)]
-    kept = [
-        index
-        for index, key in enumerate(keys)
-        if (part.after is None or key > part.after) and (part.through is None or key <= part.through)
-    ]
-    return named.part(kept[: part.at_most])
+def _fields(query: Query) -> list[str]:
+    return [name for name in FIELD_NAMES if query.fields is None or name in query.fields]
+
+
+def subjects_of(seen: Opened, query: Query) -> list[Subject]:
+    """The devices of an answer as windows see them, in the order of names."""
+    return [_subject(device, seen.sight.places, query, _fields(query)) for device in seen.named.devices]
 
 
 def _subject(device: SeenDevice, places: Mapping[int, Place], query: Query, fields: Sequence[str]) -> Subject:

@@ -4,8 +4,8 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from telemetry.api.routes import meta, recipients
+from telemetry.api.routes import exports, live, meta, recipients
 
 PREFIX: Final = "/api/v1"
-ROUTERS: Final[tuple[APIRouter, ...]] = (recipients.router,)
+ROUTERS: Final[tuple[APIRouter, ...]] = (recipients.router, live.router, exports.router)
 BARE: Final[tuple[APIRouter, ...]] = (meta.router,)  # without the prefix

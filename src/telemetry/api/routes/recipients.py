@@ -106,7 +106,7 @@ async def read_series(
 ) -> Response:
     """Windows of fields, page by page of devices. JSON by column or by row, CSV, Parquet or an Arrow stream."""
     query = query_of(principal, asked)
-    form = formats.negotiated(request.headers.get("accept"), asked.format)
+    form = formats.negotiated(request.headers.get("accept"), asked.format, formats.MEDIA_TYPES)
     at_most = context.limits.devices(
         field_count(query), query.range_us, query.resolution, at_most=asked.limit or _AT_MOST
     )

@@ -1,0 +1,113 @@
+"""Pages of sites: names, places, kinds, when last seen, and what is shared of each kind; no values."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import polars as pl
+
+from telemetry.model.sharing import Resolution, SharingPurpose
+from telemetry.views.latest import latest
+from telemetry.views.query import Part, Query, Way
+from telemetry.views.sight import Viewer
+from telemetry.views.view import View, Views
+
+LOOK_BACK: Final = timedelta(days=35)  # as long as devices may send what they buffered
+AFTER_ALL_DEVICES: Final = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPage:
+    """Sites in the order of names.
+
+    ``sites``: site, place, latitude, longitude (null where withheld), kinds (list, sorted), devices (how many are
+    seen), last_seen (the end of the last window shown of any device; null where none ended in the last 35 days).
+    ``shared``: site, kind, field, resolution (the finest). ``not_shared``: site, kind, field. ``after``: the name
+    after which the next page begins, None at the end.
+    """
+
+    sites: pl.DataFrame
+    shared: pl.DataFrame
+    not_shared: pl.DataFrame
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetQuery:
+    """A page of at most ``at_most`` sites after the name ``after``; ``sites``: of these names alone."""
+
+    purpose: SharingPurpose
+    at_most: int = 100
+    after: str | None = None
+    sites: frozenset[str] | None = None
+    timezone: str = "UTC"
+
+
+async def fleet(views: Views, viewer: Viewer, asked: FleetQuery, *, way: Way = Way.VIEW) -> FleetPage:
+    """One page of the sites that are seen.
+
+    Raises:
+        NotVisible: a site asked for does not exist or is not shared.
+        StoreUnavailable: try again.
+
+    """
+    after = None if asked.after is None else (asked.after, AFTER_ALL_DEVICES)
+    part = Part(after=after, at_most_sites=asked.at_most + 1)
+    view = await roster(views, viewer, _query(asked.purpose, asked.timezone, sites=asked.sites), part=part, way=way)
+    names = view.devices["site"].unique(maintain_order=True)
+    more = names.len() > asked.at_most
+    page = names.head(asked.at_most)
+    devices = view.devices.filter(pl.col("site").is_in(page.implode()))
+    return FleetPage(
+        _sites(devices), _kinds(view.shared, devices), _kinds(view.not_shared, devices), page[-1] if more else None
+    )
+
+
+async def roster(views: Views, viewer: Viewer, query: Query, *, part: Part, way: Way = Way.VIEW) -> View:
+    """The devices that are seen, when each was last seen, and what is shared of each; without rows."""
+    view = await latest(views, viewer, query, part=part, way=way)
+    return replace(view, rows=view.rows.clear())
+
+
+def roster_query(
+    purpose: SharingPurpose,
+    *,
+    sites: frozenset[str] | None = None,
+    devices: frozenset[str] | None = None,
+    timezone: str = "UTC",
+) -> Query:
+    """What ``roster`` is asked for all that is seen, or for what is named."""
+    return _query(purpose, timezone, sites=sites, devices=devices)
+
+
+def _query(
+    purpose: SharingPurpose,
+    timezone: str,
+    *,
+    sites: frozenset[str] | None = None,
+    devices: frozenset[str] | None = None,
+) -> Query:
+    now = datetime.now(UTC)
+    return Query(
+        purpose, now - LOOK_BACK, now + timedelta(hours=1), Resolution.RAW, None, sites, devices, timezone=timezone
+    )
+
+
+def _sites(devices: pl.DataFrame) -> pl.DataFrame:
+    return devices.group_by("site", maintain_order=True).agg(
+        pl.col("place", "latitude", "longitude").first(),
+        pl.col("kind").unique().sort().alias("kinds"),
+        pl.len().alias("devices"),
+        pl.col("last_seen").max(),
+    )
+
+
+def _kinds(fields: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
+    """Fields by device as fields by kind: what is granted is granted of a kind (rule 18)."""
+    about = devices.select("site", "device", "kind")
+    more = [name for name in fields.columns if name != "device"]
+    return (
+        about.join(fields, on="device", maintain_order="left_right")
+        .select("site", "kind", *more)
+        .unique(maintain_order=True)
+    )

@@ -46,6 +46,19 @@ ORDER BY r.handle
 SELECT recipient_key, handle, kind, created_at, closed_at FROM consent.recipient
 WHERE recipient_key = $1 OR handle = $2
 
+-- name: open_recipients
+SELECT recipient_key, handle, kind, created_at, closed_at FROM consent.recipient WHERE closed_at IS NULL
+ORDER BY handle
+
+-- name: reads
+SELECT a.read_key, a.at, r.handle, a.purpose, a.way, a.fields, a.resolution, a.from_at, a.to_at
+FROM audit.read AS a
+LEFT JOIN consent.recipient AS r USING (recipient_key)
+WHERE a.owner_key = $1 AND ($2::bigint IS NULL OR a.read_key < $2)
+    AND ($4::bigint IS NULL OR a.recipient_key = $4)
+ORDER BY a.read_key DESC
+LIMIT $3
+
 -- name: policy_in_force
 SELECT policy FROM consent.policy
 WHERE effective_from <= now() AND (expires_at IS NULL OR expires_at > now())

@@ -155,6 +155,29 @@ class SolarUnconfirmed(SharingError):  # noqa: N818
         self.error_km = error_km
 
 
+class RequestWidened(SharingError):  # noqa: N818
+    """What an owner is about to accept goes beyond what was asked. Only a grant of its own may do more."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, remedy="accept as much or less, or make a grant of your own")
+
+
+class RequestsBounded(SharingError):  # noqa: N818 - a state, not a mistake
+    """A recipient asks more than it may. Counted over its own requests, whatever became of them."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, remedy=f"try again in {max(1, round(retry_after_s))} s")
+        self.retry_after_s = retry_after_s
+
+
+class GrantChanged(SharingError):  # noqa: N818
+    """A grant has another version than the one that a change was made from; nothing was changed."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the grant's version is {current} by now", remedy="read it again, then change it")
+        self.current = current
+
+
 class ReceiptInvalid(SharingError):  # noqa: N818
     """A receipt was changed, is no receipt, or was signed by another key."""
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
 from fastapi import Request
@@ -14,14 +14,19 @@ from telemetry.api.ending import Ending
 from telemetry.api.keyed import Cursors, ETags
 from telemetry.api.limits import Limits
 from telemetry.config import Config
-from telemetry.observe import Observer
+from telemetry.observe import Observer, events
 from telemetry.ports import Keks, Keystore
-from telemetry.privacy.keys import BlindIndex
+from telemetry.privacy.keys import BlindIndex, Purpose
+from telemetry.privacy.receipts import ReceiptSigner
+from telemetry.privacy.requesting import CodeIndex
+from telemetry.store import plans
 from telemetry.store.administration import Administration
 from telemetry.store.connection import Connect, connector
 from telemetry.store.keks import open_keks
 from telemetry.store.keyring import KeyRing
-from telemetry.store.keystore import API, BLIND_INDEX, role_password
+from telemetry.store.keystore import ACCESS, API, BLIND_INDEX, RECEIPT_SIGNING, role_password
+from telemetry.store.requests import Requests
+from telemetry.store.sharing_pool import SharingPool
 from telemetry.views.naming import Names
 from telemetry.views.opener import RegistryOpener
 from telemetry.views.pool import Pool
@@ -57,6 +62,10 @@ class Context:
     pools: Pools
     views: Views
     visibility: Visibility
+    sharing: SharingPool
+    requests: Requests
+    codes: CodeIndex
+    vault: "PooledOpener"
     stream_connect: Connect
     ring_of: Callable[[Any], KeyRing]
     blind: BlindIndex
@@ -93,19 +102,24 @@ class PooledOpener:
         self._pools, self._blind, self._keks = pools, blind, keks
 
     @contextlib.asynccontextmanager
-    async def _opener(self) -> AsyncIterator[RegistryOpener]:
+    async def _administration(self) -> AsyncIterator[Administration]:
         async with self._pools.operator.connection() as connection, self._pools.keys.connection() as keys:
-            yield RegistryOpener(Administration(connection, self._blind, KeyRing(keys, self._keks)))
+            yield Administration(connection, self._blind, KeyRing(keys, self._keks))
+
+    async def reveal(self, purpose: Purpose, subjects: Sequence[tuple[int, int]]) -> Mapping[int, str]:
+        """As ``Administration.reveal``."""
+        async with self._administration() as administration:
+            return await administration.reveal(purpose, subjects)
 
     async def serials(self, subjects: Sequence[tuple[int, int]]) -> Mapping[int, str]:
         """As ``RegistryOpener.serials``."""
-        async with self._opener() as opener:
-            return await opener.serials(subjects)
+        async with self._administration() as administration:
+            return await RegistryOpener(administration).serials(subjects)
 
     async def coordinates(self, subjects: Sequence[tuple[int, int]]) -> Mapping[int, tuple[float, float]]:
         """As ``RegistryOpener.coordinates``."""
-        async with self._opener() as opener:
-            return await opener.coordinates(subjects)
+        async with self._administration() as administration:
+            return await RegistryOpener(administration).coordinates(subjects)
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +144,8 @@ async def open_context(
         return connector(dsn(database), user=role, password=password, statement_timeout_s=_STATEMENT_S)
 
     secret = keystore.secret(API)
-    blind = BlindIndex(keystore.secret(BLIND_INDEX))
+    blind, codes = BlindIndex(keystore.secret(BLIND_INDEX)), CodeIndex(keystore.secret(ACCESS))
+    told = observer if observer is not None else Observer()
     pools = Pools(
         views=Pool(connect("telemetry_views"), size=size),
         sharing=Pool(connect("telemetry_rights"), size=size),
@@ -139,11 +154,12 @@ async def open_context(
         keys=Pool(connect("telemetry_keys", "keys"), size=size),
     )
     naming = Pool(connect("telemetry_views", "keys"), size=size)
-    names = Names(PooledKeys(naming, wrapped), PooledOpener(pools, blind, wrapped))
+    opener = PooledOpener(pools, blind, wrapped)
+    names = Names(PooledKeys(naming, wrapped), opener)
     try:
         yield Context(
             config=config,
-            observer=observer if observer is not None else Observer(),
+            observer=told,
             limits=Limits(config.api),
             cursors=Cursors(secret),
             etags=ETags(secret),
@@ -151,6 +167,10 @@ async def open_context(
             pools=pools,
             views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
             visibility=Visibility(pools.views, names, clock=views_clock),
+            sharing=_sharing(config, keystore, pools, told),
+            requests=Requests(pools.access, codes),
+            codes=codes,
+            vault=opener,
             stream_connect=connect("telemetry_views"),
             ring_of=lambda connection: KeyRing(connection, wrapped),
             blind=blind,
@@ -159,3 +179,14 @@ async def open_context(
     finally:
         for pool in (naming, *(getattr(pools, name) for name in Pools.__slots__)):
             await pool.close()
+
+
+def _sharing(config: Config, keystore: Keystore, pools: Pools, observer: Observer) -> SharingPool:
+    """What owners settle. What could not be compiled stays marked, and is told as a job that failed."""
+    return SharingPool(
+        pools.sharing,
+        ReceiptSigner(keystore.secret(RECEIPT_SIGNING)),
+        plans.recompile,
+        hot_retention=timedelta(hours=config.retention.hot_hours),
+        behind=lambda error: observer.job_failed(events.JobFailed(events.Job.PLAN, error)),
+    )

@@ -80,6 +80,25 @@ _TYPES: Final = (
         "The state of things does not allow it",
         "It exists already, has been decided, or contradicts what was settled. `detail` says what to do.",
     ),
+    ProblemType(
+        "solar-unconfirmed",
+        409,
+        "A solar curve would tell the place",
+        "What is about to be shared tells the site's place within `error_km`, better than the place that is granted. "
+        "Coarsen it, or send it again with `confirm_solar_km` set to exactly that number to say that this is known.",
+    ),
+    ProblemType(
+        "precondition-failed",
+        412,
+        "It has changed meanwhile",
+        "`If-Match` names another version than the current one. Read it again, then change it.",
+    ),
+    ProblemType(
+        "precondition-required",
+        428,
+        "The version to be changed is not named",
+        "Send `If-Match` with the ETag of what was read, so that nobody else's change is lost.",
+    ),
     ProblemType("gone", 410, "The cursor has expired", "A cursor is honoured for a day. Begin anew without it."),
     ProblemType("too-large", 413, "The body is too large", "Send less at once."),
     ProblemType("unsupported-media-type", 415, "The body is of another type", "Send `Content-Type: application/json`."),
@@ -112,6 +131,9 @@ _SLUG_OF: Final[tuple[tuple[type[errors.TelemetryError], str], ...]] = (
     (errors.NoLongerAvailable, "not-found"),
     (errors.PartyUnknown, "not-found"),
     (errors.SiteNotOwned, "not-found"),
+    (errors.SolarUnconfirmed, "solar-unconfirmed"),
+    (errors.GrantChanged, "precondition-failed"),
+    (errors.RequestsBounded, "rate-limited"),
     (errors.SharingError, "conflict"),
     (errors.InputError, "invalid-request"),
     (errors.StoreUnavailable, "unavailable"),
@@ -151,6 +173,9 @@ class Problem(BaseModel):
     detail: str = Field(description="what to do about it", examples=["take the names that lists give"])
     request_id: str = Field(description="as in X-Request-Id", examples=["8f1c2d3e4a5b6c7d8e9f0a1b"])
     errors: list[ValidationFault] = Field(default_factory=list, description="for invalid requests")
+    error_km: float | None = Field(
+        None, description="for solar-unconfirmed: within how many kilometres the place shows; confirm exactly this"
+    )
 
 
 class ProblemError(errors.RequestError):
@@ -175,6 +200,7 @@ def problem_response(
     *,
     faults: Iterable[ValidationFault] = (),
     headers: Mapping[str, str] | None = None,
+    error_km: float | None = None,
 ) -> Response:
     """The answer for one problem."""
     problem = PROBLEMS[slug]
@@ -187,6 +213,8 @@ def problem_response(
     }
     if listed := [fault.model_dump() for fault in faults]:
         body["errors"] = listed
+    if error_km is not None:
+        body["error_km"] = error_km
     more = dict(headers or {})
     if slug == "not-authenticated":
         more.setdefault("WWW-Authenticate", "Bearer")
@@ -206,6 +234,11 @@ def of_telemetry_error(request: Request, error: Exception) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, errors.InvalidRequest):
         faults = [ValidationFault(location=error.where, message=error.args[0])]
+    if isinstance(error, errors.SolarUnconfirmed):
+        detail = f"{error.args[0]}: {PROBLEMS[slug].text}"
+        return problem_response(request_id_of(request), slug, detail, error_km=error.error_km)
+    if isinstance(error, errors.RequestsBounded):
+        headers = {"Retry-After": str(max(1, round(error.retry_after_s)))}
     if isinstance(error, errors.RateLimited):
         headers = error.headers | {"Retry-After": str(error.retry_after_s)}
     return problem_response(request_id_of(request), slug, str(error), faults=faults, headers=headers)

@@ -99,7 +99,7 @@ class SeriesPage(_Shown):
     """A page of series, by devices. ``series`` by column, or ``rows`` with ``format=rows``."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
-    purpose: SharingPurpose
+    purpose: SharingPurpose | None = Field(description="null where an owner looks at the own data")
     resolution: Resolution = Field(description="as asked; each series states the one served")
     since: datetime = Field(alias="from")
     until: datetime = Field(alias="to")

@@ -20,6 +20,7 @@ from telemetry.privacy.plan import PlanClass
 from telemetry.privacy.settled import LATER
 from telemetry.store import plans
 from telemetry.store.connection import Connect
+from telemetry.store.deciding import prune as prune_requests
 
 _PRUNE_EVERY_S: Final = 3600.0
 _FEED_AGE: Final = timedelta(days=1)
@@ -87,6 +88,7 @@ class PlanKeeper:
             self._observer.job_failed(events.JobFailed(events.Job.PLAN, error))
         if began - self._pruned_at > _PRUNE_EVERY_S or not self._pruned_at:
             await plans.prune_changes(connection, _FEED_AGE)
+            await prune_requests(connection)
             self._pruned_at = began
         if drained.owners:
             self._observer.job_done(events.JobDone(events.Job.PLAN, time.perf_counter() - began))

@@ -14,6 +14,8 @@ KEY_LETTERS: Final[Mapping[str, str]] = {
     "recipient": "r",
     "grant": "c",  # a consent
     "member": "m",
+    "request": "q",
+    "invitation": "i",
     "token": "t",  # a machine's, not its secret
     "session": "e",
 }

@@ -35,7 +35,10 @@ _SERIALS: Final[Mapping[SerialSetting, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that an explanation needs. ``sites``: the owner's now; ``grants``: of this owner to this recipient."""
+    """All that an explanation needs. ``sites``: the owner's now; ``grants``: of this owner to this recipient.
+
+    ``proposed``: they are not made yet.
+    """
 
     owner_key: int
     handle: str
@@ -44,6 +47,7 @@ class Situation:
     standing: Standing
     keeping: Keeping
     sites: Sequence[int]
+    proposed: bool = False
 
 
 def explain(situation: Situation) -> list[str]:
@@ -67,8 +71,9 @@ def describe(grant: Grant) -> str:
     where = "all sites" if terms.sites is None else ", ".join(shown_key("site", site) for site in sorted(terms.sites))
     kinds = "" if terms.kinds is None else f", {_several(_kind(kind) for kind in sorted(terms.kinds))} only"
     extremes = ", with minimum and maximum" if terms.extremes else ""
+    name = f"Grant {shown_key('grant', grant.grant_key)} (version {grant.version})" if grant.grant_key else "Proposed"
     return (
-        f"Grant {shown_key('grant', grant.grant_key)} (version {grant.version}) for {_words(terms.purpose)}: {what}"
+        f"{name} for {_words(terms.purpose)}: {what}"
         f" of {where}{kinds}, {_HOW_FINE[terms.resolution]}{extremes}; {_place(terms.place)},"
         f" serials {terms.serial}; {_reach(grant)}."
     )
@@ -93,7 +98,7 @@ def _of_purpose(situation: Situation, grants: Sequence[Grant]) -> list[str]:
     by_text: dict[tuple[str, ...], list[int]] = {}
     for site in situation.sites or (EVERY_SITE,):
         view = combine(grants, site, situation.standing, situation.now + _MOMENT)
-        by_text.setdefault(tuple(_site_view(view, situation.keeping)), []).append(site)
+        by_text.setdefault(tuple(_site_view(view, situation)), []).append(site)
     told = []
     for text, sites in by_text.items():
         named = "all sites" if len(by_text) == 1 else _several(shown_key("site", site) for site in sites)
@@ -102,12 +107,12 @@ def _of_purpose(situation: Situation, grants: Sequence[Grant]) -> list[str]:
     return [*told, *map(describe, grants)]
 
 
-def _site_view(view: SiteView, keeping: Keeping) -> list[str]:
+def _site_view(view: SiteView, situation: Situation) -> list[str]:
     if not view.kinds:
         return []
     told, by_text = [], dict[tuple[str, ...], list[DeviceKind]]()
     for kind, one in view.kinds.items():
-        by_text.setdefault(tuple(_kind_view(kind, one, keeping)), []).append(kind)
+        by_text.setdefault(tuple(_kind_view(kind, one, situation.keeping)), []).append(kind)
     for text, kinds in by_text.items():
         told += [f"{_upper(_several(_kind(kind) for kind in kinds))}: {text[0]}", *text[1:]]
     serials = {one.serial for one in view.kinds.values()}
@@ -117,9 +122,8 @@ def _site_view(view: SiteView, keeping: Keeping) -> list[str]:
     told.append(f"{_upper(_place(view.place))}.")
     error = solar_warning_km(finest_solar(view.kinds), view.place)
     if error is not None:
-        told.append(
-            f"The solar curve itself tells where the site is within about {error:g} km; the owner confirmed that."
-        )
+        known = "whoever agrees confirms that" if situation.proposed else "the owner confirmed that"
+        told.append(f"The solar curve itself tells where the site is within about {error:g} km; {known}.")
     return told
 
 
@@ -214,7 +218,7 @@ def _reach(grant: Grant) -> str:
         back += f", at most {_span(terms.history)} back"
     until = f"until {_at(terms.until)}" if terms.until else "until withdrawn"
     start = f"in force from {_at(terms.start)} " if terms.start else "in force "
-    return f"{back}; {start}{until}, under notice {grant.policy}"
+    return f"{back}; {start}{until}" + (f", under notice {grant.policy}" if grant.policy else "")
 
 
 def _span(span: timedelta) -> str:

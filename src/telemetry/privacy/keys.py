@@ -70,6 +70,7 @@ class Purpose(StrEnum):
     GATEWAY_NAME = "gateway.name"
     DEVICE_SERIAL = "device.serial"
     MEMBER_NAME = "member.name"
+    REQUEST_TEXT = "request.text"
     QUARANTINE = "quarantine.message"
     OWNER_PRIVATE_KEY = "key.owner_private"
     TOKEN_SECRET = "key.token_secret"  # noqa: S105 - a name, not a secret

@@ -1,6 +1,6 @@
 """One transaction in which something is settled: who is concerned, what is recorded, and who is told."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -79,6 +79,10 @@ class Settling:
         if owner_key is not None:
             self._changed.add(owner_key)
 
+    def mention(self, action: str, owner_key: int, subject_key: int | None) -> None:
+        """What audit.event will say of something that changes nothing of what is kept or shown."""
+        self._events.append((action, owner_key, subject_key, 1))
+
     def concern(self, owner_keys: Iterable[int]) -> None:
         """These owners count as changed, though the change was not theirs."""
         self._changed.update(owner_keys)
@@ -116,4 +120,10 @@ async def recipient_of(connection: asyncpg.Connection, which: int | str) -> Reci
     row: Any = await connection.fetchrow(queries("sharing")["recipient"], key, handle)
     if row is None:
         raise PartyUnknown("the recipient is unknown", remedy="`telemetry recipient list`")
-    return Recipient(**dict(row) | {"kind": RecipientKind(row["kind"])})
+    return recipient_from(row)
+
+
+def recipient_from(row: Mapping[str, Any]) -> Recipient:
+    """A recipient of a row that has its columns."""
+    kind = RecipientKind(row["kind"])
+    return Recipient(row["recipient_key"], row["handle"], kind, row["created_at"], row["closed_at"])

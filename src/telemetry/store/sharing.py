@@ -15,11 +15,11 @@ from telemetry.errors import PartyUnknown, TelemetryError
 from telemetry.model.sharing import Grant, GrantTerms, Keeping
 from telemetry.privacy.combine import Objection, Restriction, Standing, instant_us
 from telemetry.privacy.receipts import ReceiptSigner
+from telemetry.store.deciding import Deciding, Received, blocked
 from telemetry.store.failures import reported
 from telemetry.store.grant_rows import grant_of
-from telemetry.store.granting import Granting
 from telemetry.store.household import Household
-from telemetry.store.settling import Recipient, keeping_of, recipient_of
+from telemetry.store.settling import Recipient, keeping_of, recipient_from, recipient_of
 from telemetry.store.sql import queries
 
 Recompile = Callable[[Sequence[int]], Awaitable[object]]
@@ -29,7 +29,7 @@ HOT_RETENTION: Final = timedelta(hours=2)
 Row = dict[str, Any]
 
 
-class Settlement(Granting, Household):
+class Settlement(Deciding, Household):
     """Everything that one transaction may settle."""
 
 
@@ -118,6 +118,20 @@ class Sharing:
         with reported("looking up a recipient"):
             return await recipient_of(self._connection, which)
 
+    async def recipients(self) -> list[Recipient]:
+        """Those that may be granted something, in the order of their handles."""
+        with reported("listing recipients"):
+            rows = await self._connection.fetch(self._sql["open_recipients"])
+        return [recipient_from(row) for row in rows]
+
+    async def reads(
+        self, owner_key: int, *, recipient_key: int | None = None, before: int | None = None, limit: int
+    ) -> list[Row]:
+        """Who looked at what of the owner, newest first: read_key, at, handle, purpose, way, fields, resolution (rank),
+        from_at, to_at. ``before``: only those with a lower read_key.
+        """
+        return [dict(row) for row in await self._of_owner("reads", owner_key, before, limit, recipient_key)]
+
     async def grants(self, owner_key: int, recipient_key: int | None = None) -> list[Grant]:
         """What is not withdrawn; ended ones and ones to come included. Raises PartyUnknown for the owner."""
         return [grant_of(row) for row in await self._of_owner("active", owner_key, recipient_key)]
@@ -148,6 +162,17 @@ class Sharing:
     async def members(self, owner_key: int) -> list[Row]:
         """member_key, owner_key, rights, added_at, removed_at."""
         return [dict(row) for row in await self._of_owner("members", owner_key)]
+
+    async def received(self, owner_key: int) -> list[Received]:
+        """The owner's open requests, in the order made. Raises PartyUnknown for the owner."""
+        await self._of_owner("known_owner", owner_key)
+        with reported("reading requests"):
+            return await Settlement(self._connection, self._signer, self._hot_retention).received(owner_key)
+
+    async def blocked(self, owner_key: int) -> list[Row]:
+        """recipient_key, handle, kind, blocked_at: whose requests the owner does not see."""
+        with reported("reading whose requests are blocked"):
+            return await blocked(self._connection, owner_key)
 
     async def restrictions(self, owner_key: int) -> list[Row]:
         """from_at, lifted_at."""

@@ -33,8 +33,10 @@ class Chunk:
     view: View
 
 
-async def export(views: Views, recipient_key: int, query: Query, *, rows: int = DEFAULT_ROWS) -> AsyncIterator[Chunk]:
-    """All of an answer: by devices in the order of names, and for these by time. A chunk has ``rows`` rows at most.
+async def export(views: Views, who: int | Viewer, query: Query, *, rows: int = DEFAULT_ROWS) -> AsyncIterator[Chunk]:
+    """All of an answer, to a recipient (by key) or any viewer: by devices in the order of names, for these by time.
+
+    A chunk has ``rows`` rows at most.
 
     Parts without rows are left out, but for the first of some devices. Memory is that of one chunk. One export is
     one task; each chunk is recorded as a read.
@@ -44,7 +46,7 @@ async def export(views: Views, recipient_key: int, query: Query, *, rows: int = 
         NoLongerAvailable: nothing (of what was asked for) is shared, from the beginning or any more.
 
     """
-    viewer, number = Viewer(recipient_key, query.purpose), 0
+    viewer, number = Viewer(who, query.purpose) if isinstance(who, int) else who, 0
     after: tuple[str, str] | None = None
     while True:
         through: tuple[str, str] | None = None

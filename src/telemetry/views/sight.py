@@ -110,6 +110,33 @@ async def look(connection: Any, viewer: Viewer, now: datetime) -> Sight:
     return Sight(viewer, now, devices, epochs, await _places(connection, devices))
 
 
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Grants of one owner, recipient and purpose that need not be made, and what stands against them.
+
+    ``epoch``: the token epoch that they are or would be of.
+    """
+
+    owner_key: int
+    recipient_key: int
+    purpose: SharingPurpose
+    grants: tuple[Grant, ...]
+    standing: Standing
+    epoch: int
+
+
+async def look_as_if(connection: Any, proposal: Proposal, now: datetime) -> Sight:
+    """What the recipient would see, inside of the owner's own ``snapshot``: added up as by ``look``.
+
+    Rows are those that the owner may read; cells have no labels, which are made when a grant is.
+    """
+    owner = proposal.owner_key
+    viewer = Viewer(proposal.recipient_key, proposal.purpose, scope=(owner,))
+    found = _devices(await _rows(connection), {owner: proposal.grants}, {owner: proposal.standing}, now)
+    devices = tuple(found)
+    return Sight(viewer, now, devices, {owner: proposal.epoch}, await _places(connection, devices))
+
+
 async def _rows(connection: Any) -> list[dict[str, Any]]:
     """Devices with their sites: device_key, kind, site_key, owner_key, tenure_from, tenure_until."""
     seen = await connection.fetchrow(_SQL["seen"])

@@ -22,7 +22,7 @@ from telemetry.views.naming import DEVICE_SCHEMA, Named, Names
 from telemetry.views.pool import Pool
 from telemetry.views.query import WHOLE, DayGrid, Part, Query, Way
 from telemetry.views.resolve import Sought, guessed, resolved
-from telemetry.views.sight import Place, SeenDevice, Sight, Viewer, snapshot
+from telemetry.views.sight import Place, Proposal, SeenDevice, Sight, Viewer, look_as_if, snapshot
 from telemetry.views.windows import (
     SHOWN_SCHEMA,
     Asked,
@@ -112,13 +112,29 @@ class Views:
     ) -> tuple[View, Named]:
         """One part of an answer from one snapshot, and the devices it is about."""
         async with self.opened(viewer, query, part, way) as seen:
-            ask = Asked(query.resolution, query.range_us, part.slice_us or query.range_us, seen.now_us)
-            subjects = subjects_of(seen, query)
-            frames = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
-            if subjects:
-                frames += await self.windows(seen, subjects, ask)
-            view = await self.made(seen, query, subjects, pl.concat(frames))
+            view = await self._answered(seen, query, part)
         return view, seen.named
+
+    async def as_if(self, proposal: Proposal, query: Query) -> View:
+        """What a recipient would see by grants that need not be made. It is the owner who looks: nothing is recorded.
+
+        Raises as ``view``.
+        """
+        keyed = await self._names.keyed(proposal.recipient_key)
+        own = Viewer(owner_key=proposal.owner_key)
+        async with self._pool.connection() as connection, snapshot(connection, own) as database_now:
+            now = self._clock() if self._clock else database_now
+            sight = await look_as_if(connection, proposal, now)
+            named = (await self._names.of(sight, keyed)).asked(query)
+            return await self._answered(Opened(connection, sight, named), query, WHOLE)
+
+    async def _answered(self, seen: Opened, query: Query, part: Part) -> View:
+        ask = Asked(query.resolution, query.range_us, part.slice_us or query.range_us, seen.now_us)
+        subjects = subjects_of(seen, query)
+        frames = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
+        if subjects:
+            frames += await self.windows(seen, subjects, ask)
+        return await self.made(seen, query, subjects, pl.concat(frames))
 
     @contextlib.asynccontextmanager
     async def opened(self, viewer: Viewer, query: Query, part: Part, way: Way) -> AsyncIterator[Opened]:

@@ -25,9 +25,10 @@ class Visibility:
             StoreUnavailable: try again.
 
         """
+        keyed = await self._names.keyed(viewer.recipient_key)
         async with self._pool.connection() as connection, snapshot(connection, viewer) as database_now:
             now = self._clock() if self._clock else database_now
-            named = (await self._names.of(await look(connection, viewer, now))).asked(query)
+            named = (await self._names.of(await look(connection, viewer, now), keyed)).asked(query)
         return frozenset(
             (name, field)
             for device, name in zip(named.devices, named.names, strict=True)

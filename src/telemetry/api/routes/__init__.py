@@ -4,8 +4,27 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from telemetry.api.routes import exports, live, meta, recipients
+from telemetry.api.routes import (
+    exports,
+    live,
+    meta,
+    operators,
+    owners,
+    owners_data,
+    owners_grants,
+    owners_requests,
+    recipients,
+)
 
 PREFIX: Final = "/api/v1"
-ROUTERS: Final[tuple[APIRouter, ...]] = (recipients.router, live.router, exports.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    recipients.router,
+    live.router,
+    exports.router,
+    owners.router,
+    owners_data.router,
+    owners_grants.router,
+    owners_requests.router,
+    operators.router,
+)
 BARE: Final[tuple[APIRouter, ...]] = (meta.router,)  # without the prefix

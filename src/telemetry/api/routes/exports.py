@@ -24,6 +24,7 @@ from telemetry.api.limits import Slot
 from telemetry.api.principals import recipient
 from telemetry.api.problems import responses
 from telemetry.errors import NoLongerAvailable, NotVisible
+from telemetry.views import query as views_query
 from telemetry.views.export import Chunk, export
 from telemetry.views.sight import Viewer
 
@@ -48,7 +49,7 @@ MEDIA_TYPES: Final[Mapping[ExportForm, str]] = {
     ExportForm.ARROW: "application/vnd.apache.arrow.stream",
 }
 _BYTES: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
-_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+EXPORT_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "All rows. Whole only where the connection ends as HTTP says it should: an export that cannot "
         "go on is broken off, without a last chunk, an Arrow end or a Parquet footer",
@@ -64,7 +65,9 @@ class ExportAsked(Ranged):
 
 
 @router.get(
-    "/export", response_class=Response, responses=_ANSWER | responses("not-found", "not-acceptable", "invalid-request")
+    "/export",
+    response_class=Response,
+    responses=EXPORT_ANSWER | responses("not-found", "not-acceptable", "invalid-request"),
 )
 async def read_export(
     request: Request,
@@ -78,11 +81,18 @@ async def read_export(
     connection is broken off: what has arrived by then is not whole, and looks so.
     """
     query = query_of(principal, asked)
-    form = formats.negotiated(request.headers.get("accept"), asked.format, MEDIA_TYPES)
+    return await exported(request, context, Viewer(principal.key, query.purpose), query, asked.format)
+
+
+async def exported(
+    request: Request, context: Context, viewer: Viewer, query: views_query.Query, form: ExportForm | None
+) -> Response:
+    """All rows of a query that the viewer may see, as they come."""
+    form = formats.negotiated(request.headers.get("accept"), form, MEDIA_TYPES)
     state = request.scope["state"]
-    lasting = Lasting(context, Viewer(principal.key, query.purpose), query, state["still"])
+    lasting = Lasting(context, viewer, query, state["still"])
     context.limits.begin_stream(state["slot"])
-    chunks = export(context.views, principal.key, query, rows=_ROWS)
+    chunks = export(context.views, viewer, query, rows=_ROWS)
     first = await anext(chunks)
     pieces = _pieces(lasting, first, chunks, form, state["slot"])
     return LastingResponse(lasting, pieces, MEDIA_TYPES[form])

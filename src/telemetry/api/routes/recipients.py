@@ -18,8 +18,9 @@ from telemetry.api.problems import responses
 from telemetry.api.schemas import DevicePage, DeviceShown, SeriesPage, SitePage, SiteShown
 from telemetry.model.sharing import SharingPurpose
 from telemetry.views import query as views_query
+from telemetry.views.query import Part
 from telemetry.views.sight import Viewer
-from telemetry.views.view import Part, View
+from telemetry.views.view import View
 
 router = APIRouter(tags=["recipients"])
 
@@ -118,14 +119,23 @@ async def read_series(
     cursor = None
     if view.devices.height == at_most:
         cursor = paging.sealed(view.devices.select("site", "device").row(-1))
-    return _series(view, query, form, cursor, link(request, cursor))
+    return series_answer(view, query, form, cursor, link(request, cursor))
 
 
-def _series(view: View, query: views_query.Query, form: Form, cursor: str | None, headers: dict[str, str]) -> Response:
+def series_answer(
+    view: View,
+    query: views_query.Query,
+    form: Form,
+    cursor: str | None,
+    headers: dict[str, str],
+    *,
+    own: bool = False,
+) -> Response:
+    """A page of series in the form asked for. ``own``: an owner's, which is for no purpose."""
     if formats.MEDIA_TYPES[form] != formats.JSON:
         return Response(formats.as_table(view.rows, form), media_type=formats.MEDIA_TYPES[form], headers=headers)
     told: dict[str, Any] = {
-        "purpose": query.purpose,
+        "purpose": None if own else query.purpose,
         "resolution": query.resolution,
         "from": rfc3339(query.since),
         "to": rfc3339(query.until),

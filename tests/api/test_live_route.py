@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.homes import DEVICE, LOOKER, OTHER, two_homes, told, withdraw
+from tests.api.homes import DEVICE, LOOKER, OTHER, told, two_homes, withdraw
 from tests.support.api_world import PATIENCE_S, ApiWorld, api_world, quarter
 from tests.support.view_world import mean_amount
 
@@ -20,9 +20,10 @@ Event = tuple[str, Any]
 async def live(world: ApiWorld, bearer: str, **asked: Any) -> AsyncIterator[AsyncIterator[Event]]:
     """The events of a stream that is open."""
     headers = {"Authorization": f"Bearer {bearer}"} | asked.pop("headers", {})
-    async with asyncio.timeout(PATIENCE_S), world.client.stream(
-        "GET", "/api/v1/live", params=asked, headers=headers
-    ) as answer:
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        world.client.stream("GET", "/api/v1/live", params=asked, headers=headers) as answer,
+    ):
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
         events = _events(answer)

@@ -97,9 +97,7 @@ class ApiWorld:
         """Windows, as ViewWorld.series writes them."""
         await write_series(self.admin, series_frame(rows))
 
-    async def quarters(
-        self, device_key: int, count: int, watts: float = 100.0, *, first: int = 0, **more: Any
-    ) -> None:
+    async def quarters(self, device_key: int, count: int, watts: float = 100.0, *, first: int = 0, **more: Any) -> None:
         """``count`` quarters that are shown by now, from the last but ``first`` back; the n-th has n watts more."""
         rows = [
             {"device_key": device_key, "start": quarter(n), "amount": mean_amount(watts + n)} | more

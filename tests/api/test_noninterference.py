@@ -39,7 +39,7 @@ from tests.integration.test_view_noninterference import (
 )
 from tests.support import consents
 from tests.support.api_received import Asking, batches, opened, whole
-from tests.support.api_world import ApiWorld, api_world, text
+from tests.support.api_world import PATIENCE_S, ApiWorld, api_world, text
 from tests.support.store import Store
 from tests.support.view_world import MadeUpVault
 
@@ -91,6 +91,9 @@ async def world(migrated: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
 
 async def begin(world: World, terms: Terms) -> None:
     """One grant of these terms, and a token of whom it is to."""
+    async with asyncio.timeout(PATIENCE_S):
+        while any(asker.running for asker in world.api.context.limits._askers.values()):
+            await asyncio.sleep(0.01)  # a stream that was left reads on for a moment, and would lock
     await seed(world, terms)
     world.bearer = await world.api.token(LOOKER)
 

@@ -222,3 +222,13 @@ RETURNING objection_key
 -- name: objections
 SELECT objection_key, purpose, recipient_key, made_at, withdrawn_at FROM consent.objection
 WHERE owner_key = $1 ORDER BY made_at, objection_key
+
+-- name: own_reads
+-- What a recipient itself read, newest first: one row a read, whoever's data it held. Previews are owners' own looks.
+SELECT max(read_key) AS read_key, at, purpose, way, fields, resolution, from_at, to_at
+FROM audit.read
+WHERE recipient_key = $1 AND way <> 'preview'
+GROUP BY at, purpose, way, fields, resolution, from_at, to_at
+HAVING $2::bigint IS NULL OR max(read_key) < $2
+ORDER BY max(read_key) DESC
+LIMIT $3

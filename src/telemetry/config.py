@@ -189,6 +189,30 @@ class MailConfig(_Section):
     timeout_s: float = Field(20.0, gt=0, le=300, description="a mail is given up after this, and tried again")
 
 
+class AlertsConfig(_Section):
+    """Looking for what is wrong with devices. Nothing leaves the service by it: see webhooks and mail."""
+
+    enabled: bool = Field(True, description="look for alarms, silent devices and low production")
+    interval_s: float = Field(60.0, ge=1, le=3600, description="seconds between looks for alarms and silent devices")
+    production_interval_s: float = Field(
+        10_800.0,
+        ge=60,
+        le=86_400,
+        description="seconds between judgements of production: each reads six weeks of windows",
+    )
+
+
+class WebhooksConfig(_Section):
+    """Telling recipients' machines of alerts."""
+
+    enabled: bool = Field(False, description="deliver alerts to the addresses that recipients gave")
+    loopback: bool = Field(False, description="also take http and https on loopback; for trials on one machine only")
+    ca_file: Path | None = Field(None, description="certificate authority; the system's without")
+    timeout_s: float = Field(10.0, gt=0, le=60, description="an answer takes no longer, or it is tried again")
+    at_once: int = Field(16, ge=1, le=256, description="requests under way at once")
+    per_recipient: int = Field(10, ge=1, le=1000, description="webhooks that one recipient may have")
+
+
 class Config(BaseSettings):
     """The whole configuration."""
 
@@ -212,6 +236,8 @@ class Config(BaseSettings):
     ble: BleConfig = Field(default_factory=BleConfig, description="listening to Bluetooth devices")
     api: ApiConfig = Field(default_factory=ApiConfig, description="the HTTP API")
     mail: MailConfig = Field(default_factory=MailConfig, description="e-mail, off without a host")
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="what is wrong with devices")
+    webhooks: WebhooksConfig = Field(default_factory=WebhooksConfig, description="alerts to recipients' machines")
 
     @classmethod
     def settings_customise_sources(

@@ -42,7 +42,9 @@ Hierarchy::
     │   ├── TooCostly           422: the answer could be larger than one request may ask for
     │   └── RateLimited         429: too many requests, rows or requests at once
     ├── DeliveryError           a mail or a webhook was not delivered
-    │   ├── NotConfigured       sending is off: the configuration names no server
+    │   ├── NotConfigured       sending is off: the configuration names no server, or leaves it out
+    │   ├── AddressRefused      a webhook's address is none that the service sends to
+    │   ├── TargetUnknown       a webhook or a wish for mails is unknown, or somebody else's: the same in both cases
     │   ├── DeliveryRefused     the other side said no for good: do not try again
     │   └── DeliveryUnavailable the other side cannot be reached, or says to come again
     └── InputError              a file or an argument given on the command line cannot be used
@@ -273,6 +275,17 @@ class DeliveryError(TelemetryError):
 
 class NotConfigured(DeliveryError):  # noqa: N818 - a state, not a mistake
     """Sending is off: the configuration names no server."""
+
+
+class AddressRefused(DeliveryError):  # noqa: N818
+    """A webhook's address is none that the service sends to. It is not repeated."""
+
+
+class TargetUnknown(DeliveryError):  # noqa: N818
+    """A webhook or a wish for mails is unknown, or somebody else's. Which of both is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such target", remedy="list them, and take one of those")
 
 
 class DeliveryRefused(DeliveryError):  # noqa: N818

@@ -57,10 +57,18 @@ class StoreKeks:
 
 @dataclass(frozen=True)
 class Signed:
-    """A person's session: what a browser holds."""
+    """A person's session: what a browser holds. ``cookie``: for safe methods; ``headers``: for all."""
 
-    cookies: Mapping[str, str]
+    secret: str
     csrf: str
+
+    @property
+    def cookie(self) -> dict[str, str]:
+        return {"Cookie": f"session={self.secret}"}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self.cookie | {"X-CSRF-Token": self.csrf}
 
 
 def holder_of(role: Role, key: int, member_key: int | None = None) -> Holder:
@@ -150,7 +158,7 @@ class ApiWorld:
             now,
             now + timedelta(hours=1),
         )
-        return Signed({"session": secret}, csrf_token(StoreKeystore().secret(API), secret))
+        return Signed(secret, csrf_token(StoreKeystore().secret(API), secret))
 
     @property
     def _tokens(self) -> MachineTokens:
@@ -180,11 +188,14 @@ async def api_world(
     data_dir: Path,
     *,
     clock: Callable[[], datetime] | None = None,
+    sections: Mapping[str, Any] | None = None,
     **api: Any,
 ) -> AsyncIterator[ApiWorld]:
-    """The API in this process on a socket of its own. ``api``: of the config section. ``data_dir``: of nobody else."""
+    """The API in this process on a socket of its own. ``api``: of the config section; ``sections``: others.
+    ``data_dir``: of nobody else.
+    """
     settings = {"port": 0, "cookie_secure": False} | api
-    config = load_config(data_dir=data_dir, embedded=True, api=settings)
+    config = load_config(data_dir=data_dir, embedded=True, api=settings, **(sections or {}))
     async with AsyncExitStack() as stack:
         admin = await store.admin()
         await consents.clear(admin)

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final
 from zoneinfo import available_timezones
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -46,8 +46,18 @@ class Formatted(Purposed):
     tz: TimeZone = Field("UTC", description="IANA time zone in which times are written; it changes nothing else")
 
 
-class Ranged(Formatted):
+class Narrowed(Formatted):
     """What to look at."""
+
+    resolution: Resolution = Field(Resolution.PT15M, description="as fine as this; what is granted may be coarser")
+    fields: FieldList | None = Field(None, description="fields of the catalogue with commas between; all without")
+    sites: NameList | None = Field(None, description="only these sites")
+    devices: NameList | None = Field(None, description="only these devices")
+    grid: DayGrid | None = Field(None, description="days of UTC or of the site; without, the site's own where granted")
+
+
+class Ranged(Narrowed):
+    """What to look at, from when to when."""
 
     since: Instant = Field(
         alias="from", description="from this instant on (RFC 3339)", examples=["2026-11-24T00:00:00Z"]
@@ -55,11 +65,6 @@ class Ranged(Formatted):
     until: Instant = Field(
         alias="to", description="up to this instant, which is not in it", examples=["2026-11-25T00:00:00Z"]
     )
-    resolution: Resolution = Field(Resolution.PT15M, description="as fine as this; what is granted may be coarser")
-    fields: FieldList | None = Field(None, description="fields of the catalogue with commas between; all without")
-    sites: NameList | None = Field(None, description="only these sites")
-    devices: NameList | None = Field(None, description="only these devices")
-    grid: DayGrid | None = Field(None, description="days of UTC or of the site; without, the site's own where granted")
 
 
 def purpose_of(principal: Principal, asked: SharingPurpose | None) -> SharingPurpose:
@@ -86,22 +91,12 @@ def zone_of(name: str) -> str:
     return name
 
 
-class _Narrowed(Protocol):
-    purpose: SharingPurpose | None
-    tz: str
-    resolution: Resolution
-    fields: str | None
-    sites: str | None
-    devices: str | None
-    grid: DayGrid | None
-
-
 def query_of(principal: Principal, asked: Ranged) -> Query:
     """What a view is asked. Raises as ``view_query``."""
     return view_query(principal, asked, (asked.since, asked.until))
 
 
-def view_query(principal: Principal, asked: _Narrowed, between: tuple[datetime, datetime]) -> Query:
+def view_query(principal: Principal, asked: Narrowed, between: tuple[datetime, datetime]) -> Query:
     """What a view is asked, of a range.
 
     Raises:
@@ -109,7 +104,7 @@ def view_query(principal: Principal, asked: _Narrowed, between: tuple[datetime, 
         InputError: a range that is too long.
 
     """
-    fields = _listed(asked.fields)
+    fields = names_of(asked.fields)
     if fields is not None and not fields <= set(FIELD_BY_NAME):
         raise InvalidRequest("the catalogue has no such field", where="query.fields")
     if not between[0] < between[1]:
@@ -120,8 +115,8 @@ def view_query(principal: Principal, asked: _Narrowed, between: tuple[datetime, 
         until=between[1],
         resolution=asked.resolution,
         fields=fields,
-        sites=_listed(asked.sites),
-        devices=_listed(asked.devices),
+        sites=names_of(asked.sites),
+        devices=names_of(asked.devices),
         grid=asked.grid,
         timezone=zone_of(asked.tz),
     )
@@ -132,12 +127,11 @@ def field_count(query: Query) -> int:
     return len(FIELD_NAMES if query.fields is None else query.fields)
 
 
-def said(query: Query) -> dict[str, Any]:
+def said(query: Query, *, ranged: bool = True) -> dict[str, Any]:
     """A query in one way of writing, for binding a cursor to it. How times are written does not belong to it."""
     return {
         "purpose": query.purpose,
-        "since": query.since,
-        "until": query.until,
+        "range": query.range_us if ranged else None,
         "resolution": query.resolution,
         "fields": _sorted(query.fields),
         "sites": _sorted(query.sites),
@@ -146,7 +140,8 @@ def said(query: Query) -> dict[str, Any]:
     }
 
 
-def _listed(text: str | None) -> frozenset[str] | None:
+def names_of(text: str | None) -> frozenset[str] | None:
+    """A list with commas between; None for all."""
     return None if text is None else frozenset(text.split(","))
 
 

@@ -11,9 +11,11 @@ from fastapi import Request
 from telemetry.access.authenticator import DatabaseAuthenticator
 from telemetry.access.principal import Authenticator
 from telemetry.api.ending import Ending
-from telemetry.api.keyed import Cursors, ETags
+from telemetry.api.keyed import Cursors, ETags, GrantNames
 from telemetry.api.limits import Limits
 from telemetry.config import Config
+from telemetry.deliver.sealing import WebhookSealer
+from telemetry.deliver.targets import Webhooks
 from telemetry.observe import Observer, events
 from telemetry.ports import Keks, Keystore
 from telemetry.privacy.keys import BlindIndex, Purpose
@@ -58,12 +60,14 @@ class Context:
     limits: Limits
     cursors: Cursors
     etags: ETags
+    grant_names: GrantNames
     authenticator: Authenticator
     pools: Pools
     views: Views
     visibility: Visibility
     sharing: SharingPool
     requests: Requests
+    webhooks: Webhooks
     codes: CodeIndex
     vault: "PooledOpener"
     stream_connect: Connect
@@ -163,12 +167,14 @@ async def open_context(
             limits=Limits(config.api),
             cursors=Cursors(secret),
             etags=ETags(secret),
+            grant_names=GrantNames(secret),
             authenticator=DatabaseAuthenticator(pools.access, secret),
             pools=pools,
             views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
             visibility=Visibility(pools.views, names, clock=views_clock),
             sharing=_sharing(config, keystore, pools, told),
             requests=Requests(pools.access, codes),
+            webhooks=Webhooks(pools.access, WebhookSealer(keystore.secret(ACCESS)), config.webhooks),
             codes=codes,
             vault=opener,
             stream_connect=connect("telemetry_views"),

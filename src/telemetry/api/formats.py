@@ -2,15 +2,20 @@
 
 import io
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, TypeVar
+from zoneinfo import ZoneInfo
 
 import orjson
 import polars as pl
 from fastapi import Response
 
+from telemetry.api.asked import rfc3339
 from telemetry.errors import NotAcceptable
+from telemetry.views.fleet import FleetPage
 from telemetry.views.view import View
+from telemetry.views.visible import Granted
 
 
 class Form(StrEnum):
@@ -113,6 +118,55 @@ def devices_of(view: View) -> list[dict[str, Any]]:
         row | {"shared": shared.get(row["device"], []), "not_shared": withheld.get(row["device"], [])}
         for row in times_as_text(view.devices).iter_rows(named=True)
     ]
+
+
+def sites_of(page: FleetPage) -> list[dict[str, Any]]:
+    """The sites of a page, each with what is shared of each kind of device there and what is not."""
+    shared: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for site, kind, field, resolution in page.shared.select("site", "kind", "field", "resolution").iter_rows():
+        shared.setdefault((site, kind), []).append({"field": field, "resolution": resolution})
+    withheld: dict[tuple[str, str], list[str]] = {}
+    for site, kind, field in page.not_shared.select("site", "kind", "field").iter_rows():
+        withheld.setdefault((site, kind), []).append(field)
+    made = []
+    for row in times_as_text(page.sites).iter_rows(named=True):
+        row["kinds"] = [
+            {
+                "kind": kind,
+                "shared": shared.get((row["site"], kind), []),
+                "not_shared": withheld.get((row["site"], kind), []),
+            }
+            for kind in row["kinds"]
+        ]
+        made.append(row)
+    return made
+
+
+def written(instant: datetime | None, timezone: str) -> str | None:
+    """RFC 3339 in this zone."""
+    return None if instant is None else rfc3339(instant.astimezone(ZoneInfo(timezone)))
+
+
+def grant_of(name: str, granted: Granted, timezone: str) -> dict[str, Any]:
+    """A grant without keys: its sites are those that are seen under it."""
+    terms = granted.grant.terms
+    return {
+        "grant": name,
+        "purpose": terms.purpose,
+        "sites": list(granted.sites),
+        "all_sites": terms.sites is None,
+        "kinds": None if terms.kinds is None else sorted(kind.label for kind in terms.kinds),
+        "classes": sorted(terms.classes),
+        "fields": sorted(terms.fields),
+        "resolution": terms.resolution,
+        "serial": terms.serial,
+        "place": terms.place,
+        "extremes": terms.extremes,
+        "history_s": None if terms.history is None else int(terms.history.total_seconds()),
+        "data_from": written(terms.data_from, timezone),
+        "start": written(terms.start, timezone),
+        "until": written(terms.until, timezone),
+    }
 
 
 def series_of(rows: pl.DataFrame) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import hmac
 import struct
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b32encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Final
 
@@ -91,3 +91,18 @@ class ETags(Closed):
         key = hmac.digest(self._key, who, "sha256")
         tag = hmac.digest(key, media_type + b"\n" + body, "sha256")[:16]
         return f'"{tag.hex()}"'
+
+
+class GrantNames(Closed):
+    """What a recipient calls a grant: a keyed hash, so that keys stay inside (rule 23)."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"telemetry/api/grant/1", "sha256")
+
+    def of(self, principal: Principal, grant_key: int) -> str:
+        """``grant_`` and 26 letters of base32."""
+        said = _identity(principal) + b"/" + grant_key.to_bytes(8, signed=True)
+        made = b32encode(hmac.digest(self._key, said, "sha256")[:16]).rstrip(b"=").lower()
+        return f"grant_{made.decode()}"

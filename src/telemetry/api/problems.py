@@ -139,7 +139,9 @@ _SLUG_OF: Final[tuple[tuple[type[errors.TelemetryError], str], ...]] = (
     (errors.StoreUnavailable, "unavailable"),
     (errors.NotConfigured, "unavailable"),
     (errors.DeliveryUnavailable, "unavailable"),
-    (errors.DeliveryRefused, "conflict"),
+    (errors.TargetUnknown, "not-found"),
+    (errors.AddressRefused, "invalid-request"),
+    (errors.DeliveryError, "conflict"),
 )
 _SLUG_OF_STATUS: Final = {
     400: "invalid-request",

@@ -37,17 +37,27 @@ class DeviceShown(_Shown):
     not_shared: list[str] = Field(description="fields of this kind of device that are not granted")
 
 
+class KindShown(_Shown):
+    """What is shared of one kind of device at a site."""
+
+    kind: str = Field(examples=["inverter"])
+    shared: list[SharedField]
+    not_shared: list[str] = Field(description="fields of this kind of device that are not granted")
+
+
 class SiteShown(_Shown):
     """One site as it is shown."""
 
     site: str
-    place: str | None
+    place: str | None = Field(description="a country, a region or an H3 cell; null where withheld")
     latitude: float | None
     longitude: float | None
-    kinds: list[str] = Field(description="of devices there that are shared")
+    kinds: list[KindShown]
+    devices: int = Field(ge=0, description="how many are seen")
+    last_seen: datetime | None = Field(description="end of the last window shown, if in the last 35 days")
 
 
-class SitePage(_Shown):
+class FleetPage(_Shown):
     """Sites in the order of their names."""
 
     purpose: SharingPurpose
@@ -110,13 +120,29 @@ class SeriesPage(_Shown):
     next: str | None = Field(description="cursor of the next page; null on the last one")
 
 
+class ChangesPage(_Shown):
+    """What is new or corrected."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    purpose: SharingPurpose
+    resolution: Resolution
+    since: datetime = Field(alias="from")
+    until: datetime = Field(alias="to")
+    tz: str
+    devices: list[DeviceShown] = Field(description="all that are seen; what is there of others is to be dropped")
+    series: list[SeriesShown]
+    renewed: list[str] = Field(description="devices of which what was there before is to be dropped")
+    next: str = Field(description="cursor for the next question")
+
+
 class GrantShown(_Shown):
-    """A grant as the recipient sees it."""
+    """A grant as the recipient may know it."""
 
     grant: str
     purpose: SharingPurpose
-    sites: list[str] | None = Field(description="null for all of the owner's, later ones included")
-    kinds: list[str] | None
+    sites: list[str] = Field(description="those that are seen under it")
+    all_sites: bool = Field(description="all sites of the owner, later ones included")
+    kinds: list[str] | None = Field(description="null for all")
     classes: list[str]
     fields: list[str]
     resolution: Resolution
@@ -129,8 +155,9 @@ class GrantShown(_Shown):
     until: datetime | None
 
 
-class GrantList(_Shown):
-    """Grants in force."""
+class GrantPage(_Shown):
+    """Grants in force, in the order of their names."""
 
     purpose: SharingPurpose
     grants: list[GrantShown]
+    next: str | None = Field(description="cursor of the next page; null on the last one")

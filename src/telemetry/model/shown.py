@@ -18,6 +18,7 @@ KEY_LETTERS: Final[Mapping[str, str]] = {
     "invitation": "i",
     "token": "t",  # a machine's, not its secret
     "session": "e",
+    "webhook": "w",
 }
 
 

@@ -14,12 +14,22 @@ from enum import StrEnum
 from typing import ClassVar
 
 from telemetry.model.batch import Reason, Watermark, Withheld
+from telemetry.observe.alert_events import AlertsFound, MessagesSent
 from telemetry.observe.api_events import ApiStarted, Method, RequestAnswered
 from telemetry.observe.event import Event, Level
 from telemetry.observe.radio_events import AdvertisementsHeard, RadioFailed
 
 # Events that are defined in files of their own, beside those of this one.
-__all__ = ["AdvertisementsHeard", "ApiStarted", "Event", "Method", "RadioFailed", "RequestAnswered"]
+__all__ = [
+    "AdvertisementsHeard",
+    "AlertsFound",
+    "ApiStarted",
+    "Event",
+    "MessagesSent",
+    "Method",
+    "RadioFailed",
+    "RequestAnswered",
+]
 
 
 class Server(StrEnum):
@@ -40,6 +50,8 @@ class Job(StrEnum):
     RELOAD = "reload"
     PLAN = "plan"
     LABELS = "labels"
+    ALERTS = "alerts"
+    DELIVERY = "delivery"
     WATERMARKS = "watermarks"
     SCAN = "scan"
     BACKUP = "backup"

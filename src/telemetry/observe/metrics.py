@@ -35,6 +35,7 @@ class Metrics:
         self._state()
         self._bluetooth()
         self._api()
+        self._alerts()
 
     def _api(self) -> None:
         self.api_requests = self._counter("api_requests", "Requests by route's template", "route", "method", "status")
@@ -48,6 +49,14 @@ class Metrics:
         )
         self.api_sent = self._counter("api_sent_bytes", "Bytes of answers", "route")
         self.api_streams = self._gauge("api_streams", "Live streams and exports under way")
+
+    def _alerts(self) -> None:
+        self.alerts_begun = self._counter("alerts_begun", "Alerts that began")
+        self.alerts_ended = self._counter("alerts_ended", "Alerts that ended")
+        self.messages_sent = self._counter(
+            "messages_sent", "Attempts to tell of alerts by what became of them", "outcome"
+        )
+        self.messages_waiting = self._gauge("messages_waiting", "Messages about alerts that wait to be sent")
 
     def _bluetooth(self) -> None:
         self.ble_frames = self._counter("ble_frames", "Bluetooth frames by what became of them", "outcome")

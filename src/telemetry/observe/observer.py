@@ -303,6 +303,17 @@ class Observer:
             self.metrics.windows_removed.labels(cause).inc(getattr(event, cause))
         self.log(event)
 
+    def alerts_found(self, event: events.AlertsFound) -> None:
+        self.metrics.alerts_begun.inc(event.begun)
+        self.metrics.alerts_ended.inc(event.ended)
+        self.log(event)
+
+    def messages_sent(self, event: events.MessagesSent) -> None:
+        for outcome in ("delivered", "failed", "withdrawn", "given_up"):
+            self.metrics.messages_sent.labels(outcome).inc(getattr(event, outcome))
+        self.metrics.messages_waiting.set(event.waiting)
+        self.log(event)
+
     def clock_jumped(self, event: events.ClockJumped) -> None:
         self.metrics.clock_jumps.inc()
         self.log(event)

@@ -116,11 +116,15 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class KindView:
-    """What is visible of one kind of device at one site. Fields that are not granted are absent."""
+    """What is visible of one kind of device at one site. Fields that are not granted are absent.
+
+    ``alerts``: spans of grants that name the class ``alert`` as a class: what alerts are shown by.
+    """
 
     fields: Mapping[str, tuple[Span, ...]]
     serial: SerialSetting
     real_time_alerts: bool
+    alerts: tuple[Span, ...] = ()
 
     def finest(self, field: str) -> Resolution | None:
         """The finest resolution granted at any instant (rule 19), None where the field is not granted."""
@@ -184,16 +188,20 @@ def covers_site(grant: Grant, site_key: int) -> bool:
 
 def _kind_view(grants: Sequence[Grant], standing: Standing, now: datetime) -> KindView:
     found: dict[str, list[Span]] = {}
+    alerts: list[Span] = []
     for grant in grants:
         terms, intervals = grant.terms, permitted_instants(grant, standing, now)
         for name, extremes in _admitted(terms.classes, terms.fields):
             spans = found.setdefault(name, [])
             spans += [Span(terms.resolution.rank, *each, extremes=terms.extremes and extremes) for each in intervals]
+        if DataClass.ALERT in terms.classes:
+            alerts += [Span(terms.resolution.rank, *each) for each in intervals]
     fields = {name: tuple(sorted(found[name])) for name in FIELD_NAMES if name in found}
     real_time = any(
         DataClass.ALERT in grant.terms.classes and grant.terms.resolution is Resolution.RAW for grant in grants
     )
-    return KindView(fields, max((grant.terms.serial for grant in grants), key=lambda s: s.rank), real_time)
+    serial = max((grant.terms.serial for grant in grants), key=lambda s: s.rank)
+    return KindView(fields, serial, real_time, tuple(sorted(alerts)))
 
 
 @lru_cache(maxsize=4096)

@@ -149,7 +149,8 @@ def own_view(now: datetime) -> SiteView:
     """Everything (rule 25): all fields as fine as they are kept, minimum and maximum, real serials, the place."""
     now_us = instant_us(now)
     fields = {f.name: (Span(Resolution.RAW.rank, _EVER_US, now_us, has_extremes(f)),) for f in CATALOGUE}
-    view = KindView(fields, SerialSetting.REAL, real_time_alerts=True)
+    alerts = (Span(Resolution.RAW.rank, _EVER_US, now_us),)
+    view = KindView(fields, SerialSetting.REAL, real_time_alerts=True, alerts=alerts)
     return SiteView(dict.fromkeys(DeviceKind, view), PlaceSetting.EXACT)
 
 

@@ -22,7 +22,7 @@ from telemetry.views.naming import DEVICE_SCHEMA, Named, Names
 from telemetry.views.pool import Pool
 from telemetry.views.query import WHOLE, DayGrid, Part, Query, Way
 from telemetry.views.resolve import Sought, guessed, resolved
-from telemetry.views.sight import Place, Proposal, SeenDevice, Sight, Viewer, look_as_if, snapshot
+from telemetry.views.sight import Place, Proposal, SeenDevice, Sight, Viewer, look, look_as_if, snapshot
 from telemetry.views.windows import (
     SHOWN_SCHEMA,
     Asked,
@@ -106,6 +106,15 @@ class Views:
     async def own(self, owner_key: int, query: Query) -> View:
         """What the owner is shown: everything of the own tenure at the kept resolution (rule 25)."""
         return (await self.read(Viewer(owner_key=owner_key), query))[0]
+
+    @contextlib.asynccontextmanager
+    async def seeing(self, viewer: Viewer) -> AsyncIterator[tuple[Any, Sight, Named]]:
+        """One snapshot, and what is seen in it with its names: for what is shown beside windows."""
+        keyed = await self._names.keyed(viewer.recipient_key)
+        async with self._pool.connection() as connection, snapshot(connection, viewer) as database_now:
+            now = self._clock() if self._clock else database_now
+            sight = await look(connection, viewer, now)
+            yield connection, sight, await self._names.of(sight, keyed)
 
     async def read(
         self, viewer: Viewer, query: Query, *, way: Way = Way.VIEW, part: Part = WHOLE

@@ -14,6 +14,8 @@ from telemetry.api.routes import (
     owners_grants,
     owners_requests,
     recipients,
+    recipients_requests,
+    recipients_told,
 )
 
 PREFIX: Final = "/api/v1"
@@ -21,6 +23,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     recipients.router,
     live.router,
     exports.router,
+    recipients_told.router,
+    recipients_requests.router,
     owners.router,
     owners_data.router,
     owners_grants.router,

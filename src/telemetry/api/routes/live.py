@@ -7,19 +7,16 @@ from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import Field
 
 from telemetry.access.principal import Principal, Scope
 from telemetry.api import formats
-from telemetry.api.asked import FieldList, Formatted, NameList, view_query
+from telemetry.api.asked import Narrowed, view_query
 from telemetry.api.context import Context, context_of
 from telemetry.api.lasting import Lasting, LastingResponse, Patience, Piece, pairs_of
 from telemetry.api.limits import Slot
 from telemetry.api.principals import recipient
 from telemetry.api.problems import responses
 from telemetry.errors import NoLongerAvailable, NotVisible
-from telemetry.model.sharing import Resolution
-from telemetry.views.query import DayGrid
 from telemetry.views.sight import Viewer
 from telemetry.views.stream import stream
 from telemetry.views.view import View
@@ -40,16 +37,6 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-class LiveAsked(Formatted):
-    """What to be told of."""
-
-    resolution: Resolution = Field(Resolution.PT15M, description="as fine as this; what is granted may be coarser")
-    fields: FieldList | None = Field(None, description="fields of the catalogue with commas between; all without")
-    sites: NameList | None = Field(None, description="only these sites")
-    devices: NameList | None = Field(None, description="only these devices")
-    grid: DayGrid | None = Field(None, description="days of UTC or of the site; without, the site's own where granted")
-
-
 @router.get(
     "/live",
     response_class=Response,
@@ -59,7 +46,7 @@ async def read_live(
     request: Request,
     principal: Annotated[Principal, recipient(Scope.LIVE)],
     context: Annotated[Context, Depends(context_of)],
-    asked: Annotated[LiveAsked, Query()],
+    asked: Annotated[Narrowed, Query()],
 ) -> Response:
     """What becomes visible, as it becomes visible; the first batch is of the recent past.
 

@@ -129,7 +129,7 @@ async def other_recipient(world: ViewWorld) -> None:
 
 async def other_purpose(world: ViewWorld) -> None:
     await consents.add_grant(
-        world.admin, 91, OWNER, LOOKER, fields=["temperature_c"], place="exact", serial="real", purpose="billing"
+        world.admin, 92, OWNER, LOOKER, fields=["temperature_c"], place="exact", serial="real", purpose="billing"
     )
 
 

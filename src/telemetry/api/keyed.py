@@ -1,7 +1,6 @@
 """What the API makes under its own secret: cursors, ETags. Keys of each purpose are derived; none is stored."""
 
 import hmac
-import secrets
 import struct
 import time
 from base64 import b32encode, urlsafe_b64decode, urlsafe_b64encode
@@ -17,6 +16,7 @@ from telemetry.errors import CursorExpired, InvalidRequest
 from telemetry.privacy.keys import Closed
 
 CURSOR_S: Final = 24 * 3600
+_HOUR_S: Final = 3600
 _NONCE_BYTES: Final = 12
 _TIME: Final = struct.Struct(">Q")
 
@@ -27,22 +27,27 @@ def _identity(principal: Principal) -> bytes:
 
 
 class Cursors(Closed):
-    """Places in an answer, sealed (AES-256-GCM, NIST SP 800-38D): bound to who asks and to what was asked, for a day.
+    """Places in an answer, sealed (AES-256-GCM, NIST SP 800-38D): bound to who asks and to what was asked, for a day
+    up to the next full hour.
 
-    Nothing can be learnt from one, and none can be made up.
+    Nothing can be learnt from one, and none can be made up. The same place of the same query gives the same cursor
+    for an hour, so that an answer with a next page keeps its ETag: the nonce is a keyed hash of all that is sealed,
+    and repeats with it alone (as in SIV, RFC 5297).
     """
 
-    __slots__ = ("_aead", "_now")
+    __slots__ = ("_aead", "_nonce_key", "_now")
 
     def __init__(self, secret: bytes, *, now: Callable[[], float] = time.time) -> None:
         self._aead = AESGCM(hmac.digest(secret, b"telemetry/api/cursor/1", "sha256"))
+        self._nonce_key = hmac.digest(secret, b"telemetry/api/cursor/nonce/1", "sha256")
         self._now = now
 
     def seal(self, principal: Principal, query: bytes, place: object) -> str:
         """``query``: what was asked, without the cursor, in one way of writing. ``place``: what JSON takes."""
-        plain = _TIME.pack(int(self._now()) + CURSOR_S) + orjson.dumps(place)
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = nonce + self._aead.encrypt(nonce, plain, _bound(principal, query))
+        hour = -(-int(self._now()) // _HOUR_S) * _HOUR_S
+        plain, bound = _TIME.pack(hour + CURSOR_S) + orjson.dumps(place), _bound(principal, query)
+        nonce = hmac.digest(self._nonce_key, len(bound).to_bytes(8) + bound + plain, "sha256")[:_NONCE_BYTES]
+        sealed = nonce + self._aead.encrypt(nonce, plain, bound)
         return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     def open(self, principal: Principal, query: bytes, cursor: str) -> object:

@@ -1,0 +1,164 @@
+"""Requests made from the OpenAPI document by schemathesis, sent over HTTP, and what answers them checked against it."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+CHECKS: Final = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+_PATIENCE_S: Final = 30
+_METHODS: Final = ("get", "put", "post", "delete")
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A role: what its requests carry."""
+
+    name: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Tally:
+    """What was asked and answered."""
+
+    cases: int = 0
+    by_operation: Counter[str] = field(default_factory=Counter)
+    by_status: Counter[int] = field(default_factory=Counter)
+    succeeded: set[str] = field(default_factory=set)
+
+    def told(self) -> str:
+        """One line for people."""
+        statuses = ", ".join(f"{status}: {count}" for status, count in sorted(self.by_status.items()))
+        return f"{self.cases} cases of {len(self.by_operation)} operations; {statuses}"
+
+
+@dataclass
+class Fuzz:
+    """``askers``: by operation, those that may, first; then those that may not. ``known``: by parameter, values that
+    exist, put in place of generated ones two times in three.
+    """
+
+    document: dict[str, Any]
+    base: str
+    askers: Callable[[str], Sequence[Asker]]
+    known: Mapping[str, Sequence[Any]]
+    number: int
+    tally: Tally = field(default_factory=Tally)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def run(self, cases: int, *, leave_out: frozenset[str] = frozenset()) -> None:
+        """So many cases of every operation. Collects failures."""
+        schema = schemathesis.openapi.from_dict(self.document)
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            assert operation is not None, found
+            name = operation.definition.raw["operationId"]
+            if name not in leave_out:
+                self._operation(operation, name, cases)
+
+    def _operation(self, operation: Any, name: str, cases: int) -> None:
+        modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+        strategy = st.one_of([operation.as_strategy(generation_mode=mode) for mode in modes])
+        wild = not operation.definition.raw.get("parameters") and "requestBody" not in operation.definition.raw
+        if wild:  # nothing to vary, and nothing to be invalid
+            strategy = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        calm = settings(
+            max_examples=cases,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            verbosity=Verbosity.quiet,
+        )
+
+        @seed(self.number)
+        @calm
+        @given(case=strategy, data=st.data())
+        def one(case: Any, data: Any) -> None:
+            self._case(case, name, data)
+
+        one()
+
+    def _case(self, case: Any, name: str, data: Any) -> None:
+        asker = data.draw(st.sampled_from(self._weighted(name)))
+        how = data.draw(st.sampled_from(("as made", "some known", "known alone")))
+        if how != "as made":
+            for where in ("path_parameters", "query"):
+                self._settle(case, where, data, alone=how == "known alone")
+        answer: requests.Response | None = None
+        try:
+            answer = case.call(
+                base_url=self.base,
+                headers=dict(asker.headers),
+                cookies=dict(asker.cookies),
+                timeout=_PATIENCE_S,
+                allow_redirects=False,
+            )
+            self.tally.cases += 1
+            self.tally.by_operation[name] += 1
+            self.tally.by_status[answer.status_code] += 1
+            if answer.status_code < 300:
+                self.tally.succeeded.add(name)
+            case.validate_response(answer, checks=CHECKS)
+        except FailureGroup as group:
+            for failure in group.exceptions:
+                where = f"{name} {type(failure).__name__}"
+                status = answer.status_code if answer is not None else None
+                self.failures.setdefault(where, f"{asker.name}: {status}: {failure}\n{_curl(case)}")
+
+    def _weighted(self, name: str) -> Sequence[Asker]:
+        may, *others = self.askers(name)
+        return [may] * 3 + others
+
+    def _settle(self, case: Any, where: str, data: Any, *, alone: bool) -> None:
+        """Values that exist, so that what lies behind validation is reached. ``alone``: and no others."""
+        current = getattr(case, where)
+        current = current if isinstance(current, dict) else {}
+        declared = {each.name: each.is_required for each in getattr(case.operation, where)}
+        chosen = {
+            name: data.draw(st.sampled_from(self.known[name]))
+            for name, required in declared.items()
+            if name in self.known and (required or data.draw(st.booleans()))
+        }
+        kept = {name: value for name, value in current.items() if not alone or declared.get(name)}
+        if declared:
+            setattr(case, where, kept | chosen)
+
+
+def _curl(case: Any) -> str:
+    try:
+        return str(case.as_curl_command())[:600]
+    except Exception as error:
+        return f"(no command: {type(error).__name__})"
+
+
+def operations(document: Mapping[str, Any]) -> dict[str, str]:
+    """Operation id → 'GET /path'."""
+    return {
+        operation["operationId"]: f"{method.upper()} {path}"
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method in _METHODS
+    }

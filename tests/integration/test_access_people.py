@@ -322,12 +322,16 @@ class TestSessions:
         for secret in ("", "A" * 43, "ä" * 43, "A" * 5000):
             assert await world.access.authenticator.person(secret) is None
 
-    async def test_an_erased_owner_has_none(self, world):
-        owner = await world.owner()
-        await world.signed_up(holder=owner)
+    @pytest.mark.parametrize("whose", ["owner", "recipient"])
+    async def test_an_erased_owner_or_closed_recipient_has_none(self, world, whose):
+        holder = await getattr(world, whose)()
+        await world.signed_up(holder=holder)
         begun = await world.login()
-        await world.end(owner)
+        assert await person(world, begun) is not None
+        await world.end(holder)
         assert await person(world, begun) is None
+        with pytest.raises(LoginRefused):
+            await world.login()
 
     async def test_an_operator_may_do_nothing_without_a_second_factor_and_has_shorter_ones(self, world):
         key = await world.signed_up(holder=Holder(Role.OPERATOR))

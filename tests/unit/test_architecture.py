@@ -22,7 +22,8 @@ _ADAPTERS = _PURE | {"codecs", "privacy", "ports", "config", "observe", "pipelin
 _INNER = _ADAPTERS | {"sources", "store"}
 MAY_IMPORT = {
     "errors": set(),
-    "config": _PURE,
+    "config": _PURE | {"config_outward"},
+    "config_outward": set(),
     "config_text": {"errors", "config"},
     "model": {"errors"},
     "codecs": _PURE,
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "maintenance": _INNER,
     "rights": _INNER,
     "views": _INNER,
-    "access": _INNER,
+    "access": _INNER | {"deliver"},
     "deliver": _INNER,
     "alerts": _INNER | {"views", "deliver"},
     "client": set(),

@@ -158,17 +158,11 @@ async def open_context(
     secret = keystore.secret(API)
     blind, codes = BlindIndex(keystore.secret(BLIND_INDEX)), CodeIndex(keystore.secret(ACCESS))
     told = observer if observer is not None else Observer()
-    pools = Pools(
-        views=Pool(connect("telemetry_views"), size=size),
-        sharing=Pool(connect("telemetry_rights"), size=size),
-        operator=Pool(connect("telemetry_operator"), size=size),
-        access=Pool(connect("telemetry_access"), size=size),
-        keys=Pool(connect("telemetry_keys", "keys"), size=size),
-    )
+    pools = _pools(connect, size)
     naming = Pool(connect("telemetry_views", "keys"), size=size)
     opener = PooledOpener(pools, blind, wrapped)
     names = Names(PooledKeys(naming, wrapped), opener)
-    access = _access(config, keystore, pools, opener)
+    access = _access(config, keystore, pools, opener, told)
     try:
         async with access.running():
             yield Context(
@@ -209,13 +203,24 @@ def _sharing(config: Config, keystore: Keystore, pools: Pools, observer: Observe
     )
 
 
-def _access(config: Config, keystore: Keystore, pools: Pools, opener: PooledOpener) -> Access:
-    """Accounts, sessions and tokens."""
+def _pools(connect: Callable[..., Connect], size: int) -> Pools:
+    return Pools(
+        views=Pool(connect("telemetry_views"), size=size),
+        sharing=Pool(connect("telemetry_rights"), size=size),
+        operator=Pool(connect("telemetry_operator"), size=size),
+        access=Pool(connect("telemetry_access"), size=size),
+        keys=Pool(connect("telemetry_keys", "keys"), size=size),
+    )
+
+
+def _access(config: Config, keystore: Keystore, pools: Pools, opener: PooledOpener, observer: Observer) -> Access:
+    """Accounts, sessions and tokens. A mail that is given up is told as a delivery that failed."""
     return assemble(
         pools.access,
         access_key=keystore.secret(ACCESS),
         api_key=keystore.secret(API),
         mailer=Mailer(config.mail),
         register=opener.register,
+        report=lambda error: observer.job_failed(events.JobFailed(events.Job.DELIVERY, error)),
         config=config.access,
     )

@@ -80,7 +80,7 @@ def allowed() -> dict[str, str]:
     for router in (*ROUTERS, *BARE):
         for route in router.routes:
             assert isinstance(route, APIRoute)  # noqa: S101 - routers are not nested
-            methods.setdefault(named[route.name], set()).update(route.methods)
+            methods.setdefault(named[route.name], set()).update(route.methods or ())
     return {name: ", ".join(sorted(methods[path])) for name, path in named.items()}
 
 

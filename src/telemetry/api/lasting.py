@@ -92,9 +92,10 @@ class LastingResponse(Response):
 
     async def _next(self, gone: "asyncio.Future[None]") -> Piece | None:
         """The next piece, None at the end. Raises Aborted where nobody waits for it any more."""
-        coming = asyncio.ensure_future(anext(self._pieces, None))
+        coming: asyncio.Future[Piece | None] = asyncio.ensure_future(anext(self._pieces, None))
         try:
-            await asyncio.wait({coming, gone}, return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [coming, gone]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if gone.done():
                 raise Aborted
             return await coming

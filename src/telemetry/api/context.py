@@ -158,13 +158,7 @@ async def open_context(
     secret = keystore.secret(API)
     blind, codes = BlindIndex(keystore.secret(BLIND_INDEX)), CodeIndex(keystore.secret(ACCESS))
     told = observer if observer is not None else Observer()
-    pools = Pools(
-        views=Pool(connect("telemetry_views"), size=size),
-        sharing=Pool(connect("telemetry_rights"), size=size),
-        operator=Pool(connect("telemetry_operator"), size=size),
-        access=Pool(connect("telemetry_access"), size=size),
-        keys=Pool(connect("telemetry_keys", "keys"), size=size),
-    )
+    pools = _pools(connect, size)
     naming = Pool(connect("telemetry_views", "keys"), size=size)
     opener = PooledOpener(pools, blind, wrapped)
     names = Names(PooledKeys(naming, wrapped), opener)
@@ -206,6 +200,16 @@ def _sharing(config: Config, keystore: Keystore, pools: Pools, observer: Observe
         plans.recompile,
         hot_retention=timedelta(hours=config.retention.hot_hours),
         behind=lambda error: observer.job_failed(events.JobFailed(events.Job.PLAN, error)),
+    )
+
+
+def _pools(connect: Callable[..., Connect], size: int) -> Pools:
+    return Pools(
+        views=Pool(connect("telemetry_views"), size=size),
+        sharing=Pool(connect("telemetry_rights"), size=size),
+        operator=Pool(connect("telemetry_operator"), size=size),
+        access=Pool(connect("telemetry_access"), size=size),
+        keys=Pool(connect("telemetry_keys", "keys"), size=size),
     )
 
 

@@ -75,7 +75,7 @@ async def list_tokens(context: ContextOf, principal: Annotated[Principal, anybod
 
 
 @router.post("/tokens", status_code=201, responses=responses("not-found"))
-async def issue_token(
+async def issue_own_token(
     context: ContextOf, principal: Annotated[Principal, person(Scope.MANAGE)], body: NewToken
 ) -> TokenIssued:
     """Issue a token for whom the person acts. A member's has the rights that the member has whenever it is used."""

@@ -391,8 +391,7 @@ class TestTokens:
         statement = "INSERT INTO consent.member (member_key, owner_key, rights) VALUES ($1, $2, '{see}')"
         await world.admin.execute(statement, 77, OWNER)
         signed = await world.sign_in(OWNER, member_key=77)
-        headers = {"X-CSRF-Token": signed.csrf, "Cookie": f"session={signed.cookies['session']}"}
-        issued = await world.client.post("/api/v1/tokens", json={}, headers=headers)
+        issued = await world.client.post("/api/v1/tokens", json={}, headers=signed.headers)
         assert issued.status_code == 201, issued.text
         assert issued.json()["member"] == shown_key("member", 77)
         principal = await world.context.authenticator.machine(issued.json()["secret"])

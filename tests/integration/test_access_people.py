@@ -322,12 +322,16 @@ class TestSessions:
         for secret in ("", "A" * 43, "ä" * 43, "A" * 5000):
             assert await world.access.authenticator.person(secret) is None
 
-    async def test_an_erased_owner_has_none(self, world):
-        owner = await world.owner()
-        await world.signed_up(holder=owner)
+    @pytest.mark.parametrize("whose", ["owner", "recipient"])
+    async def test_an_erased_owner_or_closed_recipient_has_none(self, world, whose):
+        holder = await getattr(world, whose)()
+        await world.signed_up(holder=holder)
         begun = await world.login()
-        await world.end(owner)
+        assert await person(world, begun) is not None
+        await world.end(holder)
         assert await person(world, begun) is None
+        with pytest.raises(LoginRefused):
+            await world.login()
 
     async def test_an_operator_may_do_nothing_without_a_second_factor_and_has_shorter_ones(self, world):
         key = await world.signed_up(holder=Holder(Role.OPERATOR))
@@ -565,3 +569,20 @@ async def everything(world) -> bytes:
     rows = [row[0] for name in names for row in await world.admin.fetch(f"SELECT t::text FROM {name} AS t")]
     assert len(rows) > 10
     return "\n".join(rows).encode()
+
+
+class TestLetters:
+    async def test_a_mail_that_the_server_puts_off_is_sent_again(self, world):
+        world.server.replies = ["451 come again"]
+        await world.signed_up()
+
+    async def test_a_mail_that_cannot_be_sent_is_reported_without_its_address_and_holds_up_no_other(self, world):
+        reported = []
+        access = world.assembled(report=reported.append)
+        async with access.people.letters.running():
+            for email in ("nobody@example.test", EMAIL):  # the server knows nobody of that name
+                await access.signing_up.sign_up(NewPerson(email, True, "Example"), HOME)
+            await access.people.letters.drained()
+        assert [str(mail["To"]) for mail in world.server.mails] == [EMAIL]
+        assert len(reported) == 1
+        assert "nobody" not in str(reported[0])

@@ -21,7 +21,8 @@ class FleetPage:
     """Sites in the order of names.
 
     ``sites``: site, place, latitude, longitude (null where withheld), kinds (list, sorted), devices (how many are
-    seen), last_seen (the end of the last window shown of any device; null where none ended in the last 35 days).
+    seen), last_seen (the end of the window that starts last of those shown of any device; null where none starts in the
+    last 35 days).
     ``shared``: site, kind, field, resolution (the finest). ``not_shared``: site, kind, field. ``after``: the name
     after which the next page begins, None at the end.
     """
@@ -65,6 +66,8 @@ async def fleet(views: Views, viewer: Viewer, asked: FleetQuery, *, way: Way = W
 
 async def roster(views: Views, viewer: Viewer, query: Query, *, part: Part = WHOLE, way: Way = Way.VIEW) -> View:
     """The devices that are seen, when each was last seen in the range, and what is shared of each; without rows.
+
+    ``last_seen``: the end of the window that starts last.
 
     Raises:
         NotVisible: a site or device asked for does not exist or is not shared.

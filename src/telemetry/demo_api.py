@@ -9,31 +9,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from telemetry.access.principal import Role, Scope
 from telemetry.access.records import Holder
 from telemetry.access.tokens import MachineTokens
 from telemetry.api.context import Context, open_context
 from telemetry.api.server import serving
-from telemetry.client import AsyncOwnerClient, SolarUnconfirmed
+from telemetry.client import AsyncClient, AsyncOwnerClient, SolarUnconfirmed, Terms
 from telemetry.config import Config
-from telemetry.model.sharing import GrantTerms, RecipientKind, Resolution, SerialSetting, SharingPurpose
+from telemetry.model.sharing import RecipientKind, SharingPurpose
 from telemetry.observe import Observer
 from telemetry.ports import Keystore
 from telemetry.store.recipients import Recipients
 
-FIELDS: Final = ("ac_power_w", "battery_soc_pct", "grid_power_w")
 _HANDLE: Final = "demo-installer"
+_PURPOSE: Final = SharingPurpose.MAINTENANCE
 _LIFETIME: Final = timedelta(days=1)
-# Live readings of the last hour, which are not kept any longer for it: the owner's windows stay at 15 minutes.
-_TERMS: Final = GrantTerms(
-    purpose=SharingPurpose.MAINTENANCE,
-    fields=frozenset(FIELDS),
-    resolution=Resolution.RAW,
-    serial=SerialSetting.PSEUDONYM,
-    history=timedelta(hours=1),
-)
+_LATELY: Final = timedelta(hours=1)  # the simulated homes report of the last hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +39,14 @@ class Demonstrated:
     sees: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """Commands that show it, from now on for an hour."""
+        """Commands that show it, for an hour."""
         now = datetime.now(UTC)
-        until = now + timedelta(hours=1)
-        span = f"from={now:%Y-%m-%dT%H:%M:%SZ}&to={until:%Y-%m-%dT%H:%M:%SZ}"
-        series = f"series?{span}&resolution=raw&fields=ac_power_w&format=csv"
+        span = f"from={now - _LATELY:%Y-%m-%dT%H:%M:%SZ}&to={now + _LATELY:%Y-%m-%dT%H:%M:%SZ}"
+        asked = "resolution=raw&fields=ac_power_w&format=csv"
         return [
-            _curl(self.installer, f"{self.base}/api/v1/{series}"),
-            _curl(self.owner, f"{self.base}/api/v1/me/reads"),
+            _curl(self.installer, f"{self.base}/api/v1/latest?{asked}"),
+            _curl(self.installer, f"{self.base}/api/v1/series?{span}&{asked}") + " | tail -n 3",
+            _curl(self.owner, f"{self.base}/api/v1/me/reads?limit=1"),
         ]
 
 
@@ -74,21 +67,27 @@ async def _shared(context: Context, base: str, owner_key: int) -> Demonstrated:
     async with context.pools.operator.connection() as connection:
         recipient_key = await Recipients(connection).add(_HANDLE, RecipientKind.INSTALLER)
     tokens, everything = MachineTokens(context.pools.access), frozenset(Scope)
-    installer = await tokens.issue(
-        Holder(Role.RECIPIENT, recipient_key=recipient_key),
-        everything,
-        purposes={SharingPurpose.MAINTENANCE},
-        lifetime=_LIFETIME,
-        by_operator=True,
-    )
-    owner = await tokens.issue(
-        Holder(Role.OWNER, owner_key=owner_key), everything, lifetime=_LIFETIME, by_operator=True
-    )
-    invitation = await context.requests.invite(recipient_key, _TERMS, lifetime=_LIFETIME)
-    async with AsyncOwnerClient(base, owner.secret) as home:
-        proposed = await home.look_at_invitation(invitation.secret)
+    installer, owner = Holder(Role.RECIPIENT, recipient_key=recipient_key), Holder(Role.OWNER, owner_key=owner_key)
+    more: Any = {"lifetime": _LIFETIME, "by_operator": True}
+    reads = (await tokens.issue(installer, everything, purposes={_PURPOSE}, **more)).secret
+    owns = (await tokens.issue(owner, everything, **more)).secret
+    async with AsyncClient(base, reads) as installing, AsyncOwnerClient(base, owns) as home:
+        code = (await installing.invite(_terms())).code
+        proposed = await home.look_at_invitation(code)
         try:
-            await home.accept_invitation(invitation.secret)
+            await home.accept_invitation(code)
         except SolarUnconfirmed as error:
-            await home.accept_invitation(invitation.secret, confirm_solar_km=error.error_km)
-    return Demonstrated(base, installer.secret, owner.secret, proposed.says)
+            await home.accept_invitation(code, confirm_solar_km=error.error_km)
+    return Demonstrated(base, reads, owns, proposed.says)
+
+
+def _terms() -> Terms:
+    """Readings of the last hour, as they come: the owner's windows stay at 15 minutes."""
+    return Terms(
+        purpose=_PURPOSE,
+        fields=("ac_power_w", "battery_soc_pct", "grid_power_w"),
+        resolution="raw",
+        serial="pseudonym",
+        history_s=_LATELY.total_seconds(),
+        data_from=datetime.now(UTC) - _LATELY,
+    )

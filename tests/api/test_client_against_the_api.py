@@ -61,7 +61,7 @@ async def test_both_clients_are_given_the_same(home: ApiWorld) -> None:
     secret = await token(home)
     with client.Client(home.base, secret) as one:
         async with client.AsyncClient(home.base, secret) as other:
-            for call, args in (("sites", ()), ("series", (SINCE, UNTIL))):
+            for call, args in (("fleet", ()), ("series", (SINCE, UNTIL))):
                 more = {"fields": {"ac_power_w"}} if args else {}
                 waiting, awaited = (
                     await waited(getattr(one, call), *args, **more),
@@ -72,8 +72,9 @@ async def test_both_clients_are_given_the_same(home: ApiWorld) -> None:
 
 async def test_sites_and_devices_are_records(home: ApiWorld) -> None:
     async with client.AsyncClient(home.base, await token(home)) as api:
-        (site,) = await api.sites(limit=1)
-        assert site.kinds == ("inverter",)
+        (site,) = await api.fleet()
+        assert [kind.kind for kind in site.kinds] == ["inverter"]
+        assert site.devices == 3
         assert await api.site(site.site) == site
         devices = await api.devices(site.site)
         assert len(devices) == 3
@@ -83,7 +84,7 @@ async def test_sites_and_devices_are_records(home: ApiWorld) -> None:
 
 async def test_foreign_missing_and_withdrawn_are_one_error(home: ApiWorld) -> None:
     async with client.AsyncClient(home.base, await token(home)) as api:
-        (site,) = await api.sites()
+        (site,) = await api.fleet()
     told = set()
     async with client.AsyncClient(home.base, await token(home, OTHER)) as stranger:
         for name in (site.site, "s_made-up"):
@@ -104,7 +105,7 @@ async def test_a_token_without_the_scope_is_told_so(home: ApiWorld) -> None:
             await anext(api.live())
     async with client.AsyncClient(home.base, "tlm_" + "x" * 43) as nobody:
         with pytest.raises(client.NotAuthenticated):
-            await nobody.sites()
+            await nobody.fleet()
 
 
 async def test_what_is_wrong_is_told_with_its_place(home: ApiWorld) -> None:

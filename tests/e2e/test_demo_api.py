@@ -1,6 +1,7 @@
 """`telemetry demo`: the commands it prints work as they stand, and their tokens are nowhere in what was written."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -31,7 +32,7 @@ async def directory() -> AsyncIterator[Path]:
 async def printed(stream: asyncio.StreamReader) -> list[str]:
     """The commands, as they are printed."""
     commands: list[str] = []
-    while len(commands) < 2:
+    while len(commands) < 3:
         line = (await stream.readline()).decode()
         assert line, "the demonstration ended"
         if line.startswith("curl "):
@@ -44,6 +45,14 @@ async def shell(command: str) -> str:
     out, _ = await process.communicate()
     assert process.returncode == 0
     return out.decode()
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """By SIGINT, so that it ends its servers; they would keep the pipe open."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_S):
+            await process.wait()
 
 
 async def drained(stream: asyncio.StreamReader) -> None:
@@ -63,28 +72,29 @@ async def test_the_printed_commands_work_as_they_stand(directory: Path) -> None:
             stderr=asyncio.subprocess.PIPE,
             env=environment,
         )
+        assert process.stderr is not None
+        reading = asyncio.create_task(asyncio.sleep(0))
         try:
-            assert process.stderr is not None
-            series, reads = await printed(process.stderr)
+            latest, series, reads = await printed(process.stderr)
             reading = asyncio.create_task(drained(process.stderr))
-            while len(rows := (await shell(series)).splitlines()) < 2:
+            while len(rows := (await shell(latest)).splitlines()) < 2:
                 await asyncio.sleep(0.2)
             assert rows[0].startswith("site,device,field,resolution,")
-            assert {row.split(",")[2:4][0] for row in rows[1:]} == {"ac_power_w"}
-            assert {row.split(",")[3] for row in rows[1:]} == {"raw"}
+            rows += (await shell(series)).splitlines()[-1:]
+            assert {tuple(row.split(",")[2:4]) for row in rows[1:]} == {("ac_power_w", "raw")}
             told: dict[str, Any] = json.loads(await shell(reads))
             assert {read["recipient"] for read in told["reads"]} == {"demo-installer"}
             assert told["reads"][0]["fields"] == ["ac_power_w"]
             process.send_signal(signal.SIGINT)
-            assert await process.wait() == 0, "the balance does not hold, or something was found"
             await reading
+            assert await process.wait() == 0, "the balance does not hold, or something was found"
         finally:
+            reading.cancel()
             if process.returncode is None:
-                process.kill()
-                await process.wait()
+                await ended(process)
     outcome = json.loads((directory / "out.json").read_text())
     assert (outcome["balanced"], outcome["identifiers_found"], outcome["scan_complete"]) == (True, 0, True)
-    tokens = re.findall(r"tlm_[\w-]{43}", series + reads)
+    tokens = re.findall(r"tlm_[\w-]{43}", latest + series + reads)
     assert len(set(tokens)) == 2
     report = await scan([FilePlace("data directory", directory / "data")], tokens)
     assert (report.identifiers_found, report.complete) == (0, True)

@@ -69,7 +69,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> Slept:
 def test_each_kind_of_problem_is_an_error_of_its_own(status: int, slug: str, kind: type[client.Problem]) -> None:
     with scripted_http(problem(status, slug)) as server, opened(server.base) as api:
         with pytest.raises(client.Problem) as caught:
-            api.sites()
+            api.fleet()
         assert (type(caught.value), caught.value.slug, caught.value.status) == (kind, slug, status)
         assert caught.value.request_id == "r1"
 
@@ -79,7 +79,7 @@ def test_faults_of_a_request_say_where() -> None:
     body = json.dumps(told | {"errors": [{"location": "query.to", "message": "m"}]}).encode()
     with scripted_http(Answer(422, body)) as server, opened(server.base) as api:
         with pytest.raises(client.InvalidRequest) as caught:
-            api.sites()
+            api.fleet()
         assert caught.value.faults == (client_errors.Fault("query.to", "m"),)
 
 
@@ -89,14 +89,14 @@ def test_a_read_is_asked_again_after_as_long_as_retry_after_says(slept: Slept) -
         scripted_http(limited, problem(503, "unavailable", Retry_After="2"), NONE) as server,
         opened(server.base) as api,
     ):
-        assert api.sites() == ()
+        assert api.fleet() == ()
     assert slept.waits == [7.0, 2.0]
 
 
 def test_without_retry_after_the_limit_that_is_used_up_says_how_long(slept: Slept) -> None:
     limited = problem(429, "rate-limited", RateLimit='"requests";r=5;t=40, "rows";r=0;t=9')
     with scripted_http(limited, NONE) as server, opened(server.base) as api:
-        assert api.sites() == ()
+        assert api.fleet() == ()
     assert slept.waits == [9.0]
 
 
@@ -106,7 +106,7 @@ def test_a_wait_that_is_too_long_is_left_to_the_caller(slept: Slept) -> None:
         opened(server.base) as api,
         pytest.raises(client.RateLimited) as caught,
     ):
-        api.sites()
+        api.fleet()
     assert caught.value.retry_after_s == 3600
     assert slept.waits == []
 
@@ -117,7 +117,7 @@ def test_it_is_asked_again_a_bounded_number_of_times(slept: Slept) -> None:
         opened(server.base) as api,
         pytest.raises(client.Unavailable),
     ):
-        api.sites()
+        api.fleet()
     assert len(slept.waits) == 2
 
 
@@ -130,7 +130,7 @@ def test_waits_grow(slept: Slept) -> None:
 
 def test_a_lost_connection_is_tried_again() -> None:
     with scripted_http(Answer(cut=0), Answer(body=b'{"sites":[]}', cut=4), NONE) as server, opened(server.base) as api:
-        assert api.sites() == ()
+        assert api.fleet() == ()
 
 
 def a_change() -> wire.Plan[int]:
@@ -148,34 +148,34 @@ def test_what_changes_something_is_never_asked_again(answer: Answer, slept: Slep
 
 def test_other_refusals_are_not_asked_again(slept: Slept) -> None:
     with scripted_http(problem(404, "not-found")) as server, opened(server.base) as api, pytest.raises(client.NotFound):
-        api.sites()
+        api.fleet()
     assert slept.waits == []
 
 
 def test_pages_are_followed_to_the_address_that_was_asked_and_no_other() -> None:
     first = Answer(
-        body=b'{"sites":[{"site":"s_a","kinds":["meter"]}]}',
+        body=b'{"sites":[{"site":"s_a","kinds":[{"kind":"meter"}]}]}',
         headers={"Link": '<https://elsewhere.example/api/v1/other?limit=1000&cursor=abc>; rel="next"'},
     )
     second = Answer(body=b'{"sites":[{"site":"s_b","kinds":[]}],"next":null}')
     with scripted_http(first, second) as server, opened(server.base) as api:
-        assert [site.site for site in api.sites()] == ["s_a", "s_b"]
+        assert [site.site for site in api.fleet()] == ["s_a", "s_b"]
         assert [asked.path for asked in server.asked] == [
-            "/api/v1/sites?limit=1000",
-            "/api/v1/sites?limit=1000&cursor=abc",
+            "/api/v1/fleet?limit=1000",
+            "/api/v1/fleet?limit=1000&cursor=abc",
         ]
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
     body = b'{"sites":[{"site":"s_a","kinds":[],"colour":"green"}],"total":1}'
     with scripted_http(Answer(body=body)) as server, opened(server.base) as api:
-        assert api.sites() == (client.Site("s_a", ()),)
+        assert api.fleet() == (client.Site("s_a", ()),)
 
 
 @pytest.mark.parametrize("answer", [Answer(body=b"<html>"), Answer(500, b"<html>"), Answer(body=b'{"sites":7}')])
 def test_what_is_no_answer_of_the_api_is_told(answer: Answer) -> None:
     with scripted_http(answer) as server, opened(server.base) as api, pytest.raises(client.NotAnApi):
-        api.sites()
+        api.fleet()
 
 
 def test_a_part_of_an_export_is_never_left_under_its_name(tmp_path: Path, slept: Slept) -> None:
@@ -208,9 +208,9 @@ def test_the_token_is_sent_and_nowhere_told(caplog: pytest.LogCaptureFixture, sl
         ) as server,
         opened(server.base) as api,
     ):
-        api.sites()
+        api.fleet()
         with pytest.raises(client.NotAuthenticated) as caught:
-            api.sites()
+            api.fleet()
         assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {TOKEN}"}
         told = [repr(api), str(caught.value), repr(caught.value), caplog.text, *(asked.path for asked in server.asked)]
     assert "httpcore" in {record.name.split(".")[0] for record in caplog.records}, "nothing was logged at all"

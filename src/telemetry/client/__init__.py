@@ -4,6 +4,7 @@ with Client("https://example.org", token) as api:
     frame = api.series(since, until, resolution="PT15M")
 """
 
+from telemetry.client.asking import AccessRequest, Invitation, NewInvitation
 from telemetry.client.clients import AsyncClient, AsyncOwnerClient, Client, OwnerClient
 from telemetry.client.errors import (
     Changed,
@@ -17,6 +18,7 @@ from telemetry.client.errors import (
     NotPermitted,
     Problem,
     RateLimited,
+    SecondFactorNeeded,
     SolarUnconfirmed,
     TooCostly,
     Unavailable,
@@ -24,21 +26,28 @@ from telemetry.client.errors import (
 )
 from telemetry.client.live import Batch
 from telemetry.client.owning import Preview
-from telemetry.client.results import Device, SharedField, Site
+from telemetry.client.results import Alert, Changes, Device, GrantSeen, Kind, SharedField, Site
 from telemetry.client.settled import OwnGrant, OwnGrants, Proposed, Settled, Terms
 from telemetry.client.wire import Patience
 
 __all__ = [
+    "AccessRequest",
+    "Alert",
     "AsyncClient",
     "AsyncOwnerClient",
     "Batch",
     "Changed",
+    "Changes",
     "Client",
     "ClientError",
     "Conflict",
     "CursorExpired",
     "Device",
+    "GrantSeen",
     "InvalidRequest",
+    "Invitation",
+    "Kind",
+    "NewInvitation",
     "NotAnApi",
     "NotAuthenticated",
     "NotFound",
@@ -51,6 +60,7 @@ __all__ = [
     "Problem",
     "Proposed",
     "RateLimited",
+    "SecondFactorNeeded",
     "Settled",
     "SharedField",
     "Site",

@@ -1,35 +1,53 @@
 """The clients: every call of ``reading``, ``asking`` and ``owning`` as a method, once waiting and once awaited."""
 
-from telemetry.client import owning, reading, signing_in
+from telemetry.client import asking, owning, reading, signing_in
 from telemetry.client.drive import Awaiting, Waiting, awaiting, waiting
 from telemetry.client.live import LiveAwaiting, LiveWaiting
 
 
 class Client(LiveWaiting):
-    """A recipient's client, with a token: ``with Client("https://example.org", token) as api: api.sites()``.
+    """A recipient's client, with a token: ``with Client("https://example.org", token) as api: api.fleet()``.
 
     Failed reads are asked again, as Retry-After and RateLimit say; what changes something never is.
     """
 
-    sites = waiting(reading.sites)
+    fleet = waiting(reading.fleet)
     site = waiting(reading.site)
     devices = waiting(reading.devices)
     device = waiting(reading.device)
     series = waiting(reading.series)
     latest = waiting(reading.latest)
+    changes = waiting(reading.changes)
+    alerts = waiting(reading.alerts)
+    grants = waiting(reading.grants)
     export = waiting(reading.export)
+    access_requests = waiting(asking.access_requests)
+    ask = waiting(asking.ask)
+    take_back = waiting(asking.take_back)
+    invitations = waiting(asking.invitations)
+    invite = waiting(asking.invite)
+    revoke_invitation = waiting(asking.revoke_invitation)
 
 
 class AsyncClient(LiveAwaiting):
-    """The same, awaited: ``async with AsyncClient(url, token) as api: await api.sites()``."""
+    """The same, awaited: ``async with AsyncClient(url, token) as api: await api.fleet()``."""
 
-    sites = awaiting(reading.sites)
+    fleet = awaiting(reading.fleet)
     site = awaiting(reading.site)
     devices = awaiting(reading.devices)
     device = awaiting(reading.device)
     series = awaiting(reading.series)
     latest = awaiting(reading.latest)
+    changes = awaiting(reading.changes)
+    alerts = awaiting(reading.alerts)
+    grants = awaiting(reading.grants)
     export = awaiting(reading.export)
+    access_requests = awaiting(asking.access_requests)
+    ask = awaiting(asking.ask)
+    take_back = awaiting(asking.take_back)
+    invitations = awaiting(asking.invitations)
+    invite = awaiting(asking.invite)
+    revoke_invitation = awaiting(asking.revoke_invitation)
 
 
 class OwnerClient(Waiting):

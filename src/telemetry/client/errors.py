@@ -9,6 +9,7 @@ Hierarchy::
         ├── InvalidRequest   422: ``faults`` says where
         ├── TooCostly        422: the answer could be too large
         ├── NotAuthenticated 401: the token or session does not count
+        ├── SecondFactorNeeded 401: the password is right, and a code is wanted as well
         ├── NotPermitted     403: the route is not for this role or scope
         ├── NotFound         404: there is none, or none that is shared: the same in both cases
         ├── Conflict         409: the state of things does not allow it
@@ -73,6 +74,10 @@ class NotAuthenticated(Problem):
     """The token or session does not count: unknown, expired or revoked."""
 
 
+class SecondFactorNeeded(NotAuthenticated):
+    """The password is right, and the authenticator's code is wanted as well."""
+
+
 class NotPermitted(Problem):
     """The route is not for this role, right or scope."""
 
@@ -122,6 +127,7 @@ _BY_SLUG: Final[Mapping[str, type[Problem]]] = {
     "invalid-request": InvalidRequest,
     "too-costly": TooCostly,
     "not-authenticated": NotAuthenticated,
+    "second-factor-needed": SecondFactorNeeded,
     "not-permitted": NotPermitted,
     "not-found": NotFound,
     "conflict": Conflict,

@@ -5,12 +5,23 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, TypedDict, Unpack
+from typing import Any, BinaryIO, Final, Literal, TypedDict, Unpack
 from urllib.parse import quote
 
 import polars as pl
 
-from telemetry.client.results import Device, Grid, Purpose, Resolution, Site, rows_of_arrow
+from telemetry.client.results import (
+    Alert,
+    Changes,
+    Device,
+    GrantSeen,
+    Grid,
+    Purpose,
+    Resolution,
+    Site,
+    rows_of_arrow,
+    rows_of_series,
+)
 from telemetry.client.wire import ARROW, Plan, Reply, Request, following, get
 
 ExportForm = Literal["csv", "jsonl", "parquet", "arrow"]
@@ -47,6 +58,24 @@ class _Devices:
     devices: tuple[Device, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    series: list[dict[str, Any]]
+    devices: tuple[Device, ...]
+    renewed: tuple[str, ...]
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Alerts:
+    alerts: tuple[Alert, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Grants:
+    grants: tuple[GrantSeen, ...]
+
+
 def pages(request: Request) -> Plan[list[Reply]]:
     """Every page of a list."""
     replies, next_one = [], request
@@ -58,9 +87,9 @@ def pages(request: Request) -> Plan[list[Reply]]:
         next_one = found
 
 
-def sites(*, purpose: Purpose | None = None, limit: int = 1000) -> Plan[tuple[Site, ...]]:
-    """Sites of which anything is shared, in the order of their names. ``limit``: on a page; all pages are read."""
-    replies = yield from pages(get("/sites", purpose=purpose, limit=limit))
+def fleet(*, purpose: Purpose | None = None, tz: str | None = None) -> Plan[tuple[Site, ...]]:
+    """Sites of which anything is shared, in the order of their names, with what is shared of each kind of device."""
+    replies = yield from pages(get("/fleet", purpose=purpose, tz=tz, limit=1000))
     return tuple(site for reply in replies for site in reply.as_(_Sites).sites)
 
 
@@ -98,6 +127,37 @@ def latest(**what: Unpack[What]) -> Plan[pl.DataFrame]:
     """The last window or reading of each device and field, columns as of ``series``."""
     replies = yield from pages(replace(get("/latest", **what), accept=ARROW))
     return pl.concat([rows_of_arrow(reply.body) for reply in replies])
+
+
+def changes(since: datetime, cursor: str | None = None, **what: Unpack[What]) -> Plan[Changes]:
+    """Windows from ``since`` on that are new or corrected since the answer that ``cursor`` is of; all without one.
+
+    Raises:
+        CursorExpired: the cursor is older than a day: begin anew without one.
+
+    """
+    told = (yield get("/changes", from_=since, cursor=cursor, **what)).as_(_Changes)
+    return Changes(rows_of_series(told.series), told.devices, told.renewed, told.next)
+
+
+def alerts(
+    since: datetime,
+    until: datetime,
+    *,
+    purpose: Purpose | None = None,
+    sites: Collection[str] | None = None,
+    devices: Collection[str] | None = None,
+    open_only: bool = False,
+) -> Plan[tuple[Alert, ...]]:
+    """Alerts in [since, until) of devices of which they are granted."""
+    asked = {"purpose": purpose, "sites": sites, "devices": devices, "open": "true" if open_only else None}
+    return (yield get("/alerts", from_=since, to=until, **asked)).as_(_Alerts).alerts
+
+
+def grants(*, purpose: Purpose | None = None) -> Plan[tuple[GrantSeen, ...]]:
+    """Grants under which something is seen."""
+    replies = yield from pages(get("/grants", purpose=purpose, limit=1000))
+    return tuple(grant for reply in replies for grant in reply.as_(_Grants).grants)
 
 
 def _arrow(path: str, since: datetime, until: datetime, what: What) -> Request:

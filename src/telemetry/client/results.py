@@ -63,15 +63,74 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What is shared of one kind of device at a site, and which of its fields are not."""
+
+    kind: str
+    shared: tuple[SharedField, ...] = ()
+    not_shared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
-    """One site as it is shown. ``place``: a country, a region or an H3 cell; None where withheld."""
+    """One site as it is shown. ``place``: a country, a region or an H3 cell; None where withheld. ``devices``: how many
+    are seen. ``last_seen``: the end of the last window shown, None where none ended in the last 35 days.
+    """
 
     site: str
-    kinds: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    devices: int = 0
     place: str | None = None
     latitude: float | None = None
     longitude: float | None = None
     last_seen: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is new or corrected. A row takes the place of an earlier one of the same device, field, resolution, grid and
+    start; coverage ``none`` says that the window is no more. ``devices``: all that are seen; drop what you have of
+    others. ``renewed``: drop what you have of these before. ``cursor``: for the next question.
+    """
+
+    rows: pl.DataFrame
+    devices: tuple[Device, ...]
+    renewed: tuple[str, ...]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert. ``severity``: as RFC 5424, 0 the worst. ``closed``: None while it is open."""
+
+    site: str
+    device: str
+    kind: str
+    severity: int
+    resolution: str
+    opened: datetime | None = None
+    closed: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantSeen:
+    """A grant as its recipient sees it: what is allowed. ``sites``: those that are seen under it."""
+
+    grant: str
+    purpose: str
+    sites: tuple[str, ...]
+    all_sites: bool
+    classes: tuple[str, ...]
+    fields: tuple[str, ...]
+    resolution: str
+    serial: str
+    place: str
+    extremes: bool
+    data_from: datetime
+    start: datetime
+    kinds: tuple[str, ...] | None = None
+    history_s: float | None = None
+    until: datetime | None = None
 
 
 def rows_of_arrow(body: bytes) -> pl.DataFrame:

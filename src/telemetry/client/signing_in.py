@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from telemetry.client.wire import Plan, Request, get
+from telemetry.client.wire import Plan, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,7 @@ def verify(code: str, password: str) -> Plan[None]:
 def login(email: str, password: str, code: str | None = None) -> Plan[str]:
     """Begin a session. ``code``: of the authenticator, where the account has one. Gives the session's CSRF token."""
     body = {"email": email, "password": password} | ({} if code is None else {"code": code})
-    yield Request("POST", "/auth/login", body=body)
-    return (yield get("/auth/session")).as_(_Session).csrf
+    return (yield Request("POST", "/auth/login", body=body)).as_(_Session).csrf
 
 
 def logout() -> Plan[None]:

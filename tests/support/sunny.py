@@ -7,6 +7,7 @@ Homes of one cell share their sky but for a part of their own. ``fine`` days are
 from dataclasses import dataclass
 
 import numpy as np
+
 from device_sim.noise import ornstein_uhlenbeck, regimes
 from device_sim.solar import Panels, Place, ac_power_w, dc_power_w, sky_of_day, under_clouds
 

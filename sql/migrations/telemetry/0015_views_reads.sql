@@ -17,3 +17,74 @@ AS $$
         AND r.recipient_key = (SELECT consent.viewing_recipient())
 $$;
 GRANT EXECUTE ON FUNCTION consent.seen_names() TO telemetry_views;
+
+-- What is kept of each field (Resolution.rank, 255 for nothing) of devices that are seen, if the last pass of the
+-- rollup is as of `up_to` or later and began after the device got the plan that it has: then a field that has no
+-- window has not been reported, and readings need not be searched for it.
+CREATE FUNCTION consent.kept_since(up_to timestamptz) RETURNS TABLE (device_key bigint, kept_resolution bytea)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT d.device_key, c.kept_resolution
+    FROM readings.rollup_pass AS p, consent.seen_devices() AS s
+    JOIN consent.device AS d USING (device_key)
+    JOIN consent.plan_class AS c USING (plan_class)
+    WHERE p.done_as_of >= up_to AND age(d.xmin) > age(p.done_since::xid)
+$$;
+GRANT EXECUTE ON FUNCTION consent.kept_since(timestamptz) TO telemetry_views;
+CREATE POLICY definer_looks ON consent.plan_class FOR SELECT TO telemetry_owner USING (true);
+
+-- Rows lie in the order in which passes wrote them, so a few blocks hold what one pass made effective. Whoever follows
+-- what is new reads these and not the device's history.
+CREATE INDEX series_effective ON readings.series USING brin (effective_at) WITH (pages_per_range = 16);
+
+-- Where a follower stands: how far the rollup had come, and which transactions this snapshot sees. Both are of the
+-- whole service and leave it sealed only.
+CREATE FUNCTION consent.reading_position() RETURNS TABLE (done_us bigint, seen text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (extract(epoch FROM p.done_as_of) * 1000000)::bigint, pg_current_snapshot()::text
+    FROM readings.rollup_pass AS p
+$$;
+GRANT EXECUTE ON FUNCTION consent.reading_position() TO telemetry_views;
+
+-- Whether a row was written by a transaction that an earlier snapshot did not see. Row versions carry 32 bits.
+CREATE FUNCTION consent.written_since(written xid, earlier pg_snapshot) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT NOT pg_visible_in_snapshot(
+        greatest(0, n.newest - ((n.newest - written::text::bigint) & 4294967295))::text::xid8, earlier
+    )
+    FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS newest) AS n
+$$;
+
+-- Owners of whom something is seen whose settings count otherwise than at an earlier read: grants of the viewing
+-- recipient and purpose, restrictions, and objections that concern both; written since, or begun or over since.
+CREATE FUNCTION consent.renewed_since(before timestamptz, earlier pg_snapshot) RETURNS SETOF bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH seen AS MATERIALIZED (SELECT DISTINCT owner_key FROM consent.seen_devices())
+    SELECT g.owner_key
+    FROM consent.grant_version AS g JOIN seen USING (owner_key)
+    WHERE g.recipient_key = (SELECT consent.viewing_recipient()) -- predicate: renewed, recipient
+        AND g.purpose = (SELECT consent.viewing_purpose()) -- predicate: renewed, purpose
+        AND (
+            consent.written_since(g.xmin, earlier) -- predicate: renewed, written
+            OR (before < g.start AND g.start <= now()) -- predicate: renewed, begun
+            OR (before < g.until AND g.until <= now()) -- predicate: renewed, over
+        )
+    UNION
+    SELECT x.owner_key
+    FROM consent.restriction AS x JOIN seen USING (owner_key)
+    WHERE consent.written_since(x.xmin, earlier) -- predicate: renewed, restriction
+        OR (before < x.lifted_at AND x.lifted_at <= now()) -- predicate: renewed, lifted
+    UNION
+    SELECT x.owner_key
+    FROM consent.objection AS x JOIN seen USING (owner_key)
+    WHERE x.purpose = (SELECT consent.viewing_purpose()) -- predicate: renewed, objection's purpose
+        AND (x.recipient_key IS NULL OR x.recipient_key = (SELECT consent.viewing_recipient())) -- predicate: renewed, objection's recipient
+        AND (
+            consent.written_since(x.xmin, earlier) -- predicate: renewed, objection
+            OR (before < x.withdrawn_at AND x.withdrawn_at <= now()) -- predicate: renewed, objection withdrawn
+        )
+$$;
+GRANT EXECUTE ON FUNCTION consent.renewed_since(timestamptz, pg_snapshot) TO telemetry_views;

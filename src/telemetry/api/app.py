@@ -42,7 +42,7 @@ def framework(context: Context | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.context = context
+    app.state.context, app.state.allowed = context, allowed()
     app.add_exception_handler(TelemetryError, problems.of_telemetry_error)
     app.add_exception_handler(HTTPException, problems.of_http_exception)
     app.add_exception_handler(RequestValidationError, problems.of_validation_error)
@@ -71,6 +71,17 @@ def templates() -> dict[str, str]:
                 assert route.name not in found, route.name  # noqa: S101 - operation ids are unique
                 found[route.name] = prefix + route.path
     return found
+
+
+def allowed() -> dict[str, str]:
+    """What Allow says, by the name of any route: the methods of all routes of the same template."""
+    methods: dict[str, set[str]] = {}
+    named = templates()
+    for router in (*ROUTERS, *BARE):
+        for route in router.routes:
+            assert isinstance(route, APIRoute)  # noqa: S101 - routers are not nested
+            methods.setdefault(named[route.name], set()).update(route.methods or ())
+    return {name: ", ".join(sorted(methods[path])) for name, path in named.items()}
 
 
 def _templates() -> dict[str, StrEnum]:

@@ -82,15 +82,27 @@ class LastingResponse(Response):
         gauge.inc()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for piece in self._pieces:
-                if gone.done():
-                    raise Aborted
+            while (piece := await self._next(gone)) is not None:
                 await self._sent(send, piece, gone)
             await self._sent(send, Piece(b""), gone, last=True)
         finally:
             gauge.dec()
             gone.cancel()
             await _closed(self._pieces)
+
+    async def _next(self, gone: "asyncio.Future[None]") -> Piece | None:
+        """The next piece, None at the end. Raises Aborted where nobody waits for it any more."""
+        coming: asyncio.Future[Piece | None] = asyncio.ensure_future(anext(self._pieces, None))
+        try:
+            both: list[asyncio.Future[Any]] = [coming, gone]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                raise Aborted
+            return await coming
+        finally:
+            if not coming.done():
+                coming.cancel()
+                await asyncio.wait({coming})
 
     async def _sent(self, send: Send, piece: Piece, gone: "asyncio.Future[None]", *, last: bool = False) -> None:
         message = {"type": "http.response.body", "body": piece.body, "more_body": not last}

@@ -19,6 +19,7 @@ from telemetry.model.sharing import Resolution
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _REMEMBERED: Final = 10_000
+_EXPORT_ROWS: Final = 30_000_000  # all fields at 15 minutes for eleven years
 _US: Final = 1_000_000
 _WINDOW_S: Final = {
     Resolution.RAW: 1,  # as fast as a device is taken to report
@@ -137,6 +138,14 @@ class Limits:
             raise TooCostly(
                 f"this could be {rows:,} values, and one request may ask for {self._config.rows_per_request:,}",
                 remedy="fewer fields, a shorter range, a coarser resolution or fewer devices; or use an export",
+            )
+
+    def bound_export(self, fields: int, range_us: tuple[int, int], resolution: Resolution) -> None:
+        """The same of what an export could hold of one device. Raises TooCostly."""
+        if fields * windows_of(range_us, resolution) > _EXPORT_ROWS:
+            raise TooCostly(
+                f"this could be more than {_EXPORT_ROWS:,} values of one device",
+                remedy="fewer fields, a shorter range or a coarser resolution",
             )
 
     def devices(self, fields: int, range_us: tuple[int, int], resolution: Resolution, *, at_most: int) -> int:

@@ -250,7 +250,10 @@ def of_http_exception(request: Request, error: Exception) -> Response:
     """What the framework refuses: no route, no such method, a body that is no JSON."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for these alone
     slug = _SLUG_OF_STATUS.get(error.status_code, "internal" if error.status_code >= 500 else "invalid-request")
-    return problem_response(request_id_of(request), slug, headers=error.headers)
+    headers = dict(error.headers or {})
+    if allow := request.app.state.allowed.get(getattr(request.scope.get("route"), "name", "")):
+        headers |= {"Allow": allow} if slug == "method-not-allowed" else {}
+    return problem_response(request_id_of(request), slug, headers=headers)
 
 
 def of_validation_error(request: Request, error: Exception) -> Response:

@@ -323,4 +323,9 @@ def newest_visible_us(now_us: int) -> int:
 
 def not_shared(kind: DeviceKind, view: KindView) -> tuple[Field, ...]:
     """The catalogue's fields of this kind that are not granted, whether or not the device reports them (rule 22)."""
-    return tuple(field for field in CATALOGUE if field.name in FIELDS_OF_KIND[kind] and field.name not in view.fields)
+    return _not_among(kind, tuple(view.fields))
+
+
+@lru_cache(maxsize=4096)
+def _not_among(kind: DeviceKind, fields: tuple[str, ...]) -> tuple[Field, ...]:
+    return tuple(field for field in CATALOGUE if field.name in FIELDS_OF_KIND[kind] and field.name not in fields)

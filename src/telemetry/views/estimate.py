@@ -3,10 +3,10 @@
 from typing import Final
 
 from telemetry.model.sharing import RESOLUTIONS, Resolution
+from telemetry.views.judging import Subject
 from telemetry.views.query import WHOLE, Part, Query, Way
 from telemetry.views.sight import Viewer
 from telemetry.views.view import Views, subjects_of
-from telemetry.views.windows import Subject
 
 _US: Final = 1_000_000
 # The shortest that a row of each resolution can be apart; a device is taken to report raw every five seconds.

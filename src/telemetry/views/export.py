@@ -13,6 +13,7 @@ from telemetry.views.view import View, Views
 
 DEFAULT_ROWS: Final = 100_000
 _DEVICES: Final = 200
+_STRETCHED: Final = 16  # where little is reported, slices grow: what is read at once stays bounded
 _US: Final = 1_000_000
 _SECONDS: Final = {
     Resolution.RAW: 1,  # as fast as a device is taken to report
@@ -70,6 +71,7 @@ class _Cursor:
 async def _devices(views: Views, viewer: Viewer, query: Query, cursor: _Cursor, *, began: bool) -> AsyncIterator[View]:
     """The next devices: slice by slice of time."""
     at_most, slice_us = _sizes(query, cursor.rows)
+    longest_us = _STRETCHED * slice_us
     start, until = query.range_us
     through: tuple[str, str] | None = None
     while start < until:
@@ -86,6 +88,8 @@ async def _devices(views: Views, viewer: Viewer, query: Query, cursor: _Cursor, 
         elif not view.rows.is_empty():
             yield view
         start += slice_us
+        if 4 * view.rows.height < cursor.rows:
+            slice_us = min(2 * slice_us, longest_us)  # most fields are not reported, or nothing was then
 
 
 async def _read(views: Views, viewer: Viewer, query: Query, part: Part, *, began: bool) -> View:

@@ -7,10 +7,10 @@ from typing import Final
 import polars as pl
 
 from telemetry.model.sharing import Resolution, SharingPurpose
-from telemetry.views.latest import latest
-from telemetry.views.query import Part, Query, Way
+from telemetry.views.latest import last_windows
+from telemetry.views.query import WHOLE, Part, Query, Way
 from telemetry.views.sight import Viewer
-from telemetry.views.view import View, Views
+from telemetry.views.view import View, Views, subjects_of
 
 LOOK_BACK: Final = timedelta(days=35)  # as long as devices may send what they buffered
 AFTER_ALL_DEVICES: Final = "\U0010ffff"
@@ -63,9 +63,18 @@ async def fleet(views: Views, viewer: Viewer, asked: FleetQuery, *, way: Way = W
     )
 
 
-async def roster(views: Views, viewer: Viewer, query: Query, *, part: Part, way: Way = Way.VIEW) -> View:
-    """The devices that are seen, when each was last seen, and what is shared of each; without rows."""
-    view = await latest(views, viewer, query, part=part, way=way)
+async def roster(views: Views, viewer: Viewer, query: Query, *, part: Part = WHOLE, way: Way = Way.VIEW) -> View:
+    """The devices that are seen, when each was last seen in the range, and what is shared of each; without rows.
+
+    Raises:
+        NotVisible: a site or device asked for does not exist or is not shared.
+        StoreUnavailable: try again.
+
+    """
+    async with views.opened(viewer, query, part, way) as seen:
+        subjects = subjects_of(seen, query)
+        rows = await last_windows(views, seen, subjects, query, of_devices=True)
+        view = await views.made(seen, query, subjects, rows)
     return replace(view, rows=view.rows.clear())
 
 

@@ -6,6 +6,7 @@ A name that is not found that way is looked for among all that has a name in the
 it never existed, is another recipient's or was withdrawn (docs/decisions/0065-names-to-owners.md).
 """
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from telemetry.privacy.tokens import TokenKind
 from telemetry.store.sql import queries
 from telemetry.views.naming import Keyed, Meant, Named, Names
 from telemetry.views.query import Part, Query
-from telemetry.views.sight import Sight, Viewer, look
+from telemetry.views.sight import Seen, Sight, Viewer, look
 
 _SQL: Final = queries("views")
 _NOBODY: Final = (0,)  # no owner has this key
@@ -73,11 +74,13 @@ async def resolved(
     """
     viewer, query, part = sought.viewer, sought.query, sought.part
     asked = _heads(query)
-    simple = keyed is None or viewer.scope is not None or (not asked and part.is_whole)
-    if simple or keyed is None or (asked and await _holds(connection, keyed, asked)):
+    if keyed is None or viewer.scope is not None or (not asked and part.is_whole):
         sight = await look(connection, sought.narrowed, now)
-        named = (await names.of(sight, keyed)).asked(query)
-        return sight, _part(named, part)
+        return sight, _part((await names.of(sight, keyed)).asked(query), part)
+    if asked and (seen := await _held(connection, keyed, asked)) is not None:
+        sight = await look(connection, sought.narrowed, now, seen)
+        with contextlib.suppress(NotVisible):
+            return sight, _part((await names.of(sight, keyed)).asked(query), part)
     listing = await listed(connection, names, keyed)
     wanted = _wanted(listing, asked) if asked else listing.sites
     while True:
@@ -121,12 +124,17 @@ async def listed(connection: Any, names: Names, keyed: Keyed) -> Listing:
     return Listing(sorted(found, key=lambda site: site.token), site_of)
 
 
-async def _holds(connection: Any, keyed: Keyed, asked: Iterable[str]) -> bool:
-    """Whether all hints hold in the snapshot: what they point to is seen, under the epoch that its name is of."""
+async def _held(connection: Any, keyed: Keyed, asked: Iterable[str]) -> Seen | None:
+    """What is seen of the owners that hints point to; None unless every hint holds in the snapshot.
+
+    One holds where what it points to is seen, under the epoch that its name is of.
+    """
     row = await connection.fetchrow(_SQL["names"])
     seen = {(key, epoch) for name in ("devices", "sites") for key, epoch in zip(row[name], row["epochs"], strict=True)}
     meant = [keyed.meant(name) for name in asked]
-    return all(each is not None and (each.subject, each.epoch) in seen for each in meant)
+    if not all(each is not None and (each.subject, each.epoch) in seen for each in meant):
+        return None
+    return row["devices"], sorted(set(row["sites"]))
 
 
 def _wanted(listing: Listing, asked: Iterable[str]) -> Sequence[_Site]:

@@ -27,6 +27,9 @@ from telemetry.store.sql import queries
 _SQL: Final = queries("views")
 _EVER_US: Final = -(2**62)
 
+Seen = tuple[Sequence[int], Sequence[int]]
+"""Keys of devices and of sites."""
+
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
@@ -94,19 +97,19 @@ async def snapshot(connection: Any, viewer: Viewer) -> AsyncIterator[datetime]:
             yield row["now"]
 
 
-async def look(connection: Any, viewer: Viewer, now: datetime) -> Sight:
-    """Read and add up the settings, inside of ``snapshot``."""
-    rows = await _rows(connection)
+async def look(connection: Any, viewer: Viewer, now: datetime, seen: Seen | None = None) -> Sight:
+    """Read and add up the settings, inside of ``snapshot``. ``seen``: what row-level security shows, if it is known."""
+    rows = await _rows(connection, seen)
     devices: tuple[SeenDevice, ...]
     if viewer.owner_key is not None:
         own = own_view(now)
         devices = tuple(_seen(row, own) for row in rows)
         epochs: dict[int, int] = {}
     else:
-        settings = await _settings(connection, sorted({row["owner_key"] for row in rows}), now)
-        devices = tuple(_devices(rows, *settings, now))
-        owners = sorted({device.owner_key for device in devices})
-        epochs = {row["owner_key"]: row["epoch"] for row in await connection.fetch(_SQL["epochs"], owners)}
+        grants, standings, epochs = await _settings(connection, sorted({row["owner_key"] for row in rows}), now)
+        devices = tuple(_devices(rows, grants, standings, now))
+        owners = {device.owner_key for device in devices}
+        epochs = {owner: epoch for owner, epoch in epochs.items() if owner in owners}
     return Sight(viewer, now, devices, epochs, await _places(connection, devices))
 
 
@@ -132,17 +135,18 @@ async def look_as_if(connection: Any, proposal: Proposal, now: datetime) -> Sigh
     """
     owner = proposal.owner_key
     viewer = Viewer(proposal.recipient_key, proposal.purpose, scope=(owner,))
-    found = _devices(await _rows(connection), {owner: proposal.grants}, {owner: proposal.standing}, now)
+    found = _devices(await _rows(connection, None), {owner: proposal.grants}, {owner: proposal.standing}, now)
     devices = tuple(found)
     return Sight(viewer, now, devices, {owner: proposal.epoch}, await _places(connection, devices))
 
 
-async def _rows(connection: Any) -> list[dict[str, Any]]:
+async def _rows(connection: Any, seen: Seen | None) -> Sequence[Mapping[str, Any]]:
     """Devices with their sites: device_key, kind, site_key, owner_key, tenure_from, tenure_until."""
-    seen = await connection.fetchrow(_SQL["seen"])
-    sites = {row["site_key"]: row for row in await connection.fetch(_SQL["sites"], seen["sites"])}
-    found = await connection.fetch(_SQL["devices"], seen["devices"])
-    return [dict(row) | dict(sites[row["site_key"]]) for row in found]
+    if seen is None:
+        row = await connection.fetchrow(_SQL["seen"])
+        seen = row["devices"], row["sites"]
+    found: Sequence[Mapping[str, Any]] = await connection.fetch(_SQL["devices"], *seen)
+    return found
 
 
 def own_view(now: datetime) -> SiteView:
@@ -156,19 +160,19 @@ def own_view(now: datetime) -> SiteView:
 
 async def _settings(
     connection: Any, owners: Sequence[int], now: datetime
-) -> tuple[dict[int, list[Grant]], dict[int, Standing]]:
-    """Grants and what stands against them, by owner."""
+) -> tuple[dict[int, list[Grant]], dict[int, Standing], dict[int, int]]:
+    """Grants, what stands against them, and token epochs, by owner."""
     grants: dict[int, list[Grant]] = {}
     for row in await connection.fetch(_SQL["grants"], owners):
         grants.setdefault(row["owner_key"], []).append(grant_of(row))
     denials = await connection.fetchrow(_SQL["denials"], owners)
     closed = denials["closed_at"] is not None and denials["closed_at"] <= now
     restrictions: dict[int, list[Restriction]] = {}
-    for row in await connection.fetch(_SQL["restrictions"], owners):
+    for row in await connection.fetch(_SQL["restrictions"], owners) if denials["restricted"] else ():
         lifted = None if row["lifted_at"] is None else instant_us(row["lifted_at"])
         restrictions.setdefault(row["owner_key"], []).append(Restriction(instant_us(row["from_at"]), lifted))
     objections: dict[int, list[Objection]] = {}
-    for row in await connection.fetch(_SQL["objections"], owners):
+    for row in await connection.fetch(_SQL["objections"], owners) if denials["objected"] else ():
         objections.setdefault(row["owner_key"], []).append(Objection(row["purpose"], row["recipient_key"]))
     erased, expired = set(denials["erased"]), frozenset(denials["expired"])
     standings = {
@@ -181,7 +185,7 @@ async def _settings(
         )
         for owner in grants
     }
-    return grants, standings
+    return grants, standings, dict(zip(denials["related"], denials["epochs"], strict=True))
 
 
 def _devices(
@@ -222,18 +226,16 @@ async def _places(connection: Any, devices: Iterable[SeenDevice]) -> dict[int, P
     granted = {device.site_key: device.place for device in devices}
     if all(place is PlaceSetting.WITHHELD for place in granted.values()):
         return {}
-    labels = {row["site_key"]: row for row in await connection.fetch(_SQL["labels"], list(granted))}
     found = {}
     for row in await connection.fetch(_SQL["places"], list(granted)):
         place = granted.get(row["site_key"], PlaceSetting.WITHHELD)
         if place is PlaceSetting.WITHHELD:
             continue
-        label = labels.get(row["site_key"])
         own_days = place.rank >= PlaceSetting.REGION.rank
         found[row["site_key"]] = Place(
             row["country"],
             row["region"] if own_days else None,
             row["timezone"] if own_days else "UTC",
-            label["label"] if label else None,
+            row["label"],
         )
     return found

@@ -18,6 +18,7 @@ from telemetry.model.sharing import RESOLUTIONS
 from telemetry.privacy.combine import instant_us, not_shared
 from telemetry.store.series import read_hot, read_series
 from telemetry.store.sql import queries
+from telemetry.views.judging import Subject
 from telemetry.views.naming import DEVICE_SCHEMA, Named, Names
 from telemetry.views.pool import Pool
 from telemetry.views.query import WHOLE, DayGrid, Part, Query, Way
@@ -26,13 +27,13 @@ from telemetry.views.sight import Place, Proposal, SeenDevice, Sight, Viewer, lo
 from telemetry.views.windows import (
     SHOWN_SCHEMA,
     Asked,
-    Subject,
     alignment,
     lacking,
     levels_of,
     longest_us,
     shown_readings,
     shown_windows,
+    unkept,
 )
 
 _SQL: Final = queries("views")
@@ -214,11 +215,19 @@ async def _read_windows(connection: Any, subjects: Sequence[Subject], ask: Asked
     )
     fresh_from = max(since, ask.now_us - hot_us)
     missing = lacking(served, series, fresh_from) if until > fresh_from else {}
+    if missing:
+        missing = unkept(served, missing, await _kept(connection, list(missing), fresh_from))
     readings = pl.DataFrame(schema={"ts": pl.Int64, "device_key": pl.Int64})
     if missing:
         wanted = [name for name in FIELD_NAMES if any(name in some for some in missing.values())]
         readings = await read_hot(connection, list(missing), wanted, fresh_from - GAP_MAX_US, until + GAP_MAX_US)
     return [shown_windows(served, ask, series, readings), shown_readings(served, ask, readings)]
+
+
+async def _kept(connection: Any, devices: Sequence[int], since_us: int) -> dict[int, bytes]:
+    """Device → kept rank by field, of those that the rollup has been at since then under the plan they have now."""
+    rows = await connection.fetch(_SQL["kept"], devices, since_us)
+    return {row["device_key"]: row["kept_resolution"] for row in rows}
 
 
 def _named_rows(shown: pl.DataFrame, named: Named, timezone: str) -> pl.DataFrame:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
@@ -14,9 +15,10 @@ import polars as pl
 from telemetry.model.fields import CATALOGUE, FIELD_INDEX, FIELD_NAMES
 from telemetry.model.series import AGGREGATES, SERIES_SCHEMA, SITE_GRID, UTC_GRID, Aggregate
 from telemetry.model.sharing import RESOLUTIONS, Resolution
-from telemetry.privacy.combine import KindView, Level, guard_of, levels, newest_visible_us
+from telemetry.privacy.combine import KindView, Level, Span, levels, newest_visible_us
 from telemetry.privacy.resolution import UTC_ZONE, coarsen, last_boundary, latest_effective, ticks, window_ends
 from telemetry.privacy.rollup import rollup
+from telemetry.views.judging import Subject, guarded_by, judged, judged_simply
 
 # Of a window, before names take the place of keys.
 SHOWN_SCHEMA: Final[Mapping[str, pl.DataType]] = {
@@ -34,22 +36,10 @@ SHOWN_SCHEMA: Final[Mapping[str, pl.DataType]] = {
 SHOWN_TYPES: Final = pl.Schema(SHOWN_SCHEMA)
 _INVERSE: Final = [round(1 / field.step) for field in CATALOGUE]
 _INTEGRALS: Final = [index for index, kind in enumerate(AGGREGATES) if kind is Aggregate.INTEGRAL]
-_BEFORE: Final = {index: guard_of(index)[0] for index in range(len(CATALOGUE))}
-_AFTER: Final = {index: guard_of(index)[1] for index in range(len(CATALOGUE))}
 _NEVER: Final = 2**62
+_ALL: Final = frozenset(FIELD_NAMES)
 # From 2000 to 2040: a zone's alignment must not depend on what is asked.
 _ERA_US: Final = (946_684_800_000_000, 2_208_988_800_000_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One device as the windows see it. ``zone``: of the site's own days. ``levels``: by field, finest first."""
-
-    device_key: int
-    zone: str
-    tenure_from: int
-    tenure_until: int
-    levels: Mapping[str, tuple[Level, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +67,19 @@ def levels_of(
     """The levels of each field that has any, at every resolution that windows may be kept at."""
     found = {}
     for name in fields:
-        some = levels(
-            view.fields.get(name, ()),
-            asked,
-            grid=grid,
-            day_grid=day_grid,
-            align_min=align_min,
-            kept=range(Resolution.PT1M.rank, len(RESOLUTIONS)),
-        )
-        if some:
+        spans = view.fields.get(name)
+        if spans and (some := _levels(spans, asked, grid, day_grid, align_min)):
             found[name] = some
     return found
+
+
+@lru_cache(maxsize=8192)
+def _levels(
+    spans: tuple[Span, ...], asked: Resolution, grid: int | None, day_grid: int, align_min: int
+) -> tuple[Level, ...]:
+    """By content: most fields of a device, and many devices, are granted alike."""
+    kept = range(Resolution.PT1M.rank, len(RESOLUTIONS))
+    return levels(spans, asked, grid=grid, day_grid=day_grid, align_min=align_min, kept=kept)
 
 
 def shown_windows(subjects: Sequence[Subject], asked: Asked, series: pl.DataFrame, hot: pl.DataFrame) -> pl.DataFrame:
@@ -98,13 +90,13 @@ def shown_windows(subjects: Sequence[Subject], asked: Asked, series: pl.DataFram
     """
     done = [pl.DataFrame(schema=dict(SHOWN_SCHEMA))]
     stored = set(series["resolution"].unique())
-    for (rank, grid, zone), group in _groups(subjects, stored).items():
+    for (rank, grid, zone), group in groups_of(subjects, stored).items():
         windows = _windows(group, (rank, grid, zone), asked, series, hot)
-        done.append(_shown(windows, _rules(group, rank, grid), group, asked))
+        done.append(valued(visible(windows, group, (rank, grid), asked.now_us)))
     return pl.concat(done)
 
 
-def _groups(subjects: Iterable[Subject], stored: set[int]) -> dict[tuple[int, int, str], list[Subject]]:
+def groups_of(subjects: Iterable[Subject], stored: AbstractSet[int]) -> dict[tuple[int, int, str], list[Subject]]:
     """Who is served at a rank, on a grid of a zone; without ranks of which nothing new could come."""
     groups: dict[tuple[int, int, str], list[Subject]] = {}
     for subject in subjects:
@@ -120,12 +112,15 @@ def _groups(subjects: Iterable[Subject], stored: set[int]) -> dict[tuple[int, in
     return groups
 
 
-def _rules(subjects: Sequence[Subject], rank: int, grid: int) -> pl.DataFrame:
-    """One row an interval: device_key, field, what ('allowed', 'finer' or 'extremes'), from, to; sorted by from."""
+def _rules(subjects: Sequence[Subject], rank: int, grid: int, among: AbstractSet[str] = _ALL) -> pl.DataFrame:
+    """One row an interval: device_key, field, what ('allowed', 'finer' or 'extremes'), from, to; sorted by from.
+
+    ``among``: the fields that matter.
+    """
     rows: list[tuple[int, int, str, int, int]] = []
     for subject in subjects:
         for name, found in subject.levels.items():
-            for level in found:
+            for level in found if name in among else ():
                 if (level.rank, level.grid) == (rank, grid):
                     about = subject.device_key, FIELD_INDEX[name]
                     rows += [(*about, "allowed", *each) for each in level.allowed]
@@ -143,65 +138,45 @@ def _windows(
     resolution, key = RESOLUTIONS[rank], ["device_key", "field", "window_start"]
     devices = [subject.device_key for subject in subjects]
     cutoff = last_boundary(newest_visible_us(asked.now_us), resolution, grid, zone)
-    rows = latest_effective(series.filter(pl.col("device_key").is_in(devices)), cutoff)
-    whole = coarsen(rows, resolution, grid, dict.fromkeys(devices, zone))
-    kept = rows.filter((pl.col("resolution") == rank) & (pl.col("grid") == grid)).select(key)
+    rows = latest_effective(_of(series, devices), cutoff)
+    here = (pl.col("resolution") == rank) & (pl.col("grid") == grid)
+    kept = rows.filter(here).select(key)
+    # What is kept as it is served has nothing to be added up.
+    whole = rows if kept.height == rows.height else coarsen(rows, resolution, grid, dict.fromkeys(devices, zone))
     if hot.height and rank < Resolution.P1D.rank:
-        fresh = rollup(hot.filter(pl.col("device_key").is_in(devices)), resolution).select(*SERIES_SCHEMA)
+        fresh = rollup(_of(hot, devices), resolution).select(*SERIES_SCHEMA)
         whole = pl.concat([whole, fresh.filter(pl.col("covered_ms") > 0).join(whole, on=key, how="anti")])
     ends = window_ends(whole["window_start"].to_numpy(), resolution, grid, zone)
     start, end = pl.col("window_start"), pl.col("window_end")
     since, until = max(asked.range_us[0], asked.slice_us[0]), min(asked.range_us[1], cutoff)
-    return (
-        whole.with_columns(window_end=pl.Series(ends, dtype=pl.Int64))
-        .filter((start >= since) & (start < asked.slice_us[1]) & (end <= until))
-        .join(kept.with_columns(kept=pl.lit(value=True)), on=key, how="left")
-        .with_columns(pl.col("kept").fill_null(value=False))
+    inside = whole.with_columns(window_end=pl.Series(ends, dtype=pl.Int64)).filter(
+        (start >= since) & (start < asked.slice_us[1]) & (end <= until)
     )
+    if kept.height == whole.height:
+        return inside.with_columns(kept=pl.lit(value=True))
+    known = inside.join(kept.with_columns(kept=pl.lit(value=True)), on=key, how="left")
+    return known.with_columns(pl.col("kept").fill_null(value=False))
 
 
-def _shown(windows: pl.DataFrame, rules: pl.DataFrame, subjects: Sequence[Subject], asked: Asked) -> pl.DataFrame:
-    edges = pl.DataFrame(
-        {
-            "device_key": [subject.device_key for subject in subjects],
-            "tenure_from": [subject.tenure_from for subject in subjects],
-            "tenure_until": [subject.tenure_until for subject in subjects],
-        },
-        schema={"device_key": pl.Int64, "tenure_from": pl.Int64, "tenure_until": pl.Int64},
-    )
-    field, now = pl.col("field"), pl.lit(asked.now_us)
-    guarded = (
-        windows.join(edges, on="device_key")
-        .with_columns(
-            _start=pl.max_horizontal(
-                pl.col("window_start") - field.replace_strict(_BEFORE, return_dtype=pl.Int64), "tenure_from"
-            ),
-            _end=pl.min_horizontal(
-                pl.col("window_end") + field.replace_strict(_AFTER, return_dtype=pl.Int64), now, "tenure_until"
-            ),
-        )
-        .filter(pl.col("_start") < pl.col("_end"))
-        .sort("_start")
-    )
-    for what in ("allowed", "finer", "extremes"):
-        some = rules.filter(pl.col("what") == what).select("device_key", "field", "from", "to")
-        guarded = (
-            guarded.join_asof(
-                some,
-                left_on="_start",
-                right_on="from",
-                by=["device_key", "field"],
-                strategy="backward",
-                check_sortedness=False,
-            )
-            .with_columns((pl.col("to") >= pl.col("_end")).fill_null(value=False).alias(what))
-            .drop("from", "to", strict=False)
-        )
-    shown = guarded.filter(pl.col("allowed") & (~pl.col("finer") | pl.col("kept")))
-    return _valued(shown)
+def _of(rows: pl.DataFrame, devices: Sequence[int]) -> pl.DataFrame:
+    """The rows of these devices."""
+    return rows.filter(pl.col("device_key").is_in(devices)) if rows.height else rows
 
 
-def _valued(windows: pl.DataFrame) -> pl.DataFrame:
+def visible(windows: pl.DataFrame, subjects: Sequence[Subject], where: tuple[int, int], now_us: int) -> pl.DataFrame:
+    """Those at one (rank, grid) whose guards are covered, with ``extremes``: whether minimum and maximum are."""
+    if windows.is_empty():
+        return windows.with_columns(extremes=pl.lit(value=False))
+    guarded = guarded_by(windows, subjects, now_us)
+    rules = _rules(subjects, *where, among={FIELD_NAMES[index] for index in windows["field"].unique()})
+    key = rules.select("device_key", "field", "what")
+    judge = judged_simply if key.n_unique() == key.height else judged
+    allowed, finer, extremes = judge(guarded, rules)
+    kept = guarded["kept"].to_numpy()
+    return guarded.with_columns(extremes=pl.Series(extremes)).filter(pl.Series(allowed & (~finer | kept)))
+
+
+def valued(windows: pl.DataFrame) -> pl.DataFrame:
     """Integers in catalogue units (rule 11). The instant of a last value is not shown: its window is (rule 21)."""
     field = pl.col("field")
     inverse = field.replace_strict(dict(enumerate(_INVERSE)), return_dtype=pl.Float64)
@@ -301,5 +276,22 @@ def lacking(subjects: Sequence[Subject], series: pl.DataFrame, since_us: int) ->
             rank = some[0].rank
             kept_rank = kept.get((subject.device_key, FIELD_INDEX[name]), _NEVER)
             if rank == Resolution.RAW.rank or (rank < Resolution.P1D.rank and kept_rank > rank):
+                found.setdefault(subject.device_key, set()).add(name)
+    return found
+
+
+def unkept(
+    subjects: Sequence[Subject], missing: Mapping[int, set[str]], kept: Mapping[int, bytes]
+) -> dict[int, set[str]]:
+    """Of what is lacking that which the rollup does not keep so fine: the rest has not been reported.
+
+    ``kept``: rank by field, of devices whose windows up to now are all in the series.
+    """
+    found: dict[int, set[str]] = {}
+    for subject in subjects:
+        ranks = kept.get(subject.device_key)
+        for name in missing.get(subject.device_key, ()):
+            rank = subject.levels[name][0].rank
+            if ranks is None or rank == Resolution.RAW.rank or ranks[FIELD_INDEX[name]] > rank:
                 found.setdefault(subject.device_key, set()).add(name)
     return found

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from telemetry.access.principal import Principal, Scope
 from telemetry.api import formats
-from telemetry.api.asked import Ranged, query_of
+from telemetry.api.asked import Ranged, field_count, query_of
 from telemetry.api.boundary import Aborted
 from telemetry.api.context import Context, context_of
 from telemetry.api.formats import as_csv, rows_of
@@ -67,7 +67,7 @@ class ExportAsked(Ranged):
 @router.get(
     "/export",
     response_class=Response,
-    responses=EXPORT_ANSWER | responses("not-found", "not-acceptable", "invalid-request"),
+    responses=EXPORT_ANSWER | responses("not-found", "not-acceptable", "invalid-request", "too-costly"),
 )
 async def read_export(
     request: Request,
@@ -89,6 +89,7 @@ async def exported(
 ) -> Response:
     """All rows of a query that the viewer may see, as they come."""
     form = formats.negotiated(request.headers.get("accept"), form, MEDIA_TYPES)
+    context.limits.bound_export(field_count(query), query.range_us, query.resolution)
     state = request.scope["state"]
     lasting = Lasting(context, viewer, query, state["still"])
     context.limits.begin_stream(state["slot"])
@@ -107,10 +108,10 @@ async def _pieces(
         while True:
             rows = chunk.view.rows
             slot.charge(rows.height)
-            if body := writer.write(rows):
-                yield Piece(body, pairs_of(rows))
             if lasting.context.ending.begun or not await lasting.still():
                 raise Aborted
+            if body := writer.write(rows):
+                yield Piece(body, pairs_of(rows))
             try:
                 chunk = await anext(chunks)
             except StopAsyncIteration:

@@ -1,6 +1,7 @@
 """Requests for access on a real database: what reaches an owner, what it decides, and what the recipient is told."""
 
 import asyncio
+import random
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -237,6 +238,43 @@ class TestWhatTheRecipientIsTold:
         assert await world.requests.asked(recipient) == before
         assert len(await world.requests.asked(other)) == 3
 
+    @pytest.mark.parametrize("seed", range(4))
+    async def test_no_act_of_anybody_else_changes_a_byte_but_acceptance(self, world, seed):
+        """Random acts of owners and other recipients, and of time short of expiry."""
+        chance, recipient, other = random.Random(seed), await world.recipient(), await world.recipient()
+        owners = [(await world.home()).owner_key for _ in range(3)]
+        for owner in owners:
+            await world.asked(owner, recipient, text=TEXT)
+        await world.requests.ask(recipient, terms(), FAULT, to=WRONG)
+        before = repr(await world.requests.asked(recipient))
+
+        async def of_owner(owner: int) -> None:
+            received = await world.sharing.received(owner)
+            mine = [one.request_key for one in received if one.recipient.recipient_key == recipient]
+            theirs = [one.request_key for one in received if one.recipient.recipient_key == other]
+            acts = [lambda s: s.connection_code(owner, world.codes), lambda s: s.block(owner, recipient)]
+            acts += [lambda s, key=key: s.decline(owner, key) for key in mine + theirs]
+            acts += [lambda s, key=key: s.accept(owner, key) for key in theirs]
+            acts += [lambda s: s.restrict(owner)] if not await world.sharing.restrictions(owner) else []
+            await world.settle(chance.choice(acts))
+
+        for _ in range(15):
+            owner = chance.choice(owners)
+            act = chance.choice(["owner", "owner", "asked", "pruned", "gone"])
+            if act == "asked" and await self.left(world, other):
+                await world.asked(owner, other)
+            elif act == "pruned":
+                await deciding.prune(world.rights)
+            elif act == "gone" and len(owners) > 1:
+                owners.remove(owner)
+                await world.admin.execute("UPDATE consent.owner SET erased_at = now() WHERE owner_key = $1", owner)
+            else:
+                await of_owner(owner)
+            assert repr(await world.requests.asked(recipient)) == before
+
+    async def left(self, world, recipient: int) -> bool:
+        return await world.value("SELECT count(*) FROM access.request WHERE recipient_key = $1", recipient) < 20
+
     async def test_acceptance_is_told(self, world):
         owner, recipient = await parties(world)
         made = await world.asked(owner, recipient)
@@ -309,6 +347,20 @@ class TestTakingBack:
             texts.add(str(error.value))
         assert len(texts) == 1
         assert len(await world.sharing.received(owner)) == 1
+
+    async def test_while_an_owner_weighs_it_it_waits(self, world):
+        """From the first look on: what is compared is what is granted."""
+        owner, recipient = await parties(world)
+        made = await world.asked(owner, recipient)
+        async with world.sharing.settling() as settlement:
+            with pytest.raises(RequestWidened):
+                await settlement.accept(owner, made.request_key, terms(extremes=True))
+            taking = asyncio.create_task(world.requests.take_back(recipient, made.request_key))
+            done, _ = await asyncio.wait([taking], timeout=0.3)
+            assert not done
+            await settlement.accept(owner, made.request_key)
+        await taking
+        assert len(await world.sharing.grants(owner, recipient)) == 1
 
     async def test_while_an_owner_decides_it_waits(self, world):
         owner, recipient = await parties(world)
@@ -383,12 +435,13 @@ class TestDeciding:
         assert texts == {str(error.value)}
         assert len(await world.sharing.received(other)) == 1
 
-    async def test_declining_changes_nothing_that_is_kept(self, world):
+    async def test_declining_forgets_the_text_and_changes_nothing_that_is_kept(self, world):
         owner, recipient = await parties(world)
-        made = await world.asked(owner, recipient)
+        made = await world.asked(owner, recipient, text=TEXT)
         world.compiled.clear()
         await world.settle(lambda s: s.decline(owner, made.request_key))
         assert world.compiled == []
+        assert await world.value("SELECT count(*) FROM vault.entry WHERE subject_key = $1", made.request_key) == 0
 
     async def test_a_change_from_an_outdated_version_is_refused(self, world):
         owner, recipient = await parties(world)

@@ -171,7 +171,7 @@ async def preview(
         now = await situation(sharing, principal.key, recipient)
         if asked.terms is not None:
             grants, made, error_km = await _proposed(sharing, principal.key, recipient, asked)
-            now = replace(now, grants=grants, proposed=True)
+            now = replace(now, now=max(now.now, made.recorded_at), grants=grants, proposed=True)
     if made is None:
         viewer = Viewer(recipient.recipient_key, asked.purpose, scope=(principal.key,))
         view, _ = await context.views.read(viewer, query, way=Way.PREVIEW, part=Part(at_most=at_most))

@@ -40,6 +40,8 @@ ENTRIES: Final = (
     Entry("keeping", "telemetry.cli.keeping:keeping", "What may be stored of an owner.", _SHARE),
     Entry("member", "telemetry.cli.household:member", "People of an owner's household.", _SHARE),
     Entry("restriction", "telemetry.cli.household:restriction", "Show nothing of an owner, for a time.", _SHARE),
+    Entry("token", "telemetry.cli.access:token", "Machines' tokens for the HTTP API.", _SHARE),
+    Entry("account", "telemetry.cli.access:account", "People's accounts.", _SHARE),
     Entry("objection", "telemetry.cli.household:objection", "An owner's objection to a purpose.", _SHARE),
     Entry("keys", "telemetry.cli.keys:keys", "What is wrapped under which key, and replacing keys.", _OPERATE),
     Entry("labels", "telemetry.cli.labels:labels", "Keep what recipients are shown as place.", _OPERATE),

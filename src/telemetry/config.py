@@ -189,6 +189,16 @@ class MailConfig(_Section):
     timeout_s: float = Field(20.0, gt=0, le=300, description="a mail is given up after this, and tried again")
 
 
+class AccessConfig(_Section):
+    """People's accounts."""
+
+    sign_up: Literal["open", "invited"] = Field(
+        "open", description="open: anybody may become an owner; invited: with a code of `telemetry account invite` only"
+    )
+    idle_hours: float = Field(12.0, gt=0, le=720, description="a session without a request ends; operators': 1 hour")
+    session_days: float = Field(14.0, gt=0, le=90, description="a session ends in any case; operators': 12 hours")
+
+
 class AlertsConfig(_Section):
     """Looking for what is wrong with devices. Nothing leaves the service by it: see webhooks and mail."""
 
@@ -235,6 +245,7 @@ class Config(BaseSettings):
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="logs, metrics and health")
     ble: BleConfig = Field(default_factory=BleConfig, description="listening to Bluetooth devices")
     api: ApiConfig = Field(default_factory=ApiConfig, description="the HTTP API")
+    access: AccessConfig = Field(default_factory=AccessConfig, description="people's accounts")
     mail: MailConfig = Field(default_factory=MailConfig, description="e-mail, off without a host")
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="what is wrong with devices")
     webhooks: WebhooksConfig = Field(default_factory=WebhooksConfig, description="alerts to recipients' machines")

@@ -47,7 +47,14 @@ Hierarchy::
     │   ├── TargetUnknown       a webhook or a wish for mails is unknown, or somebody else's: the same in both cases
     │   ├── DeliveryRefused     the other side said no for good: do not try again
     │   └── DeliveryUnavailable the other side cannot be reached, or says to come again
+    ├── AccessError             whoever asks is not let in, or not now
+    │   ├── LoginRefused        address, password or second factor are wrong: which of them is not told
+    │   ├── SecondFactorNeeded  the password is right, and the account wants a code as well
+    │   ├── TooManyTries        tried too often; says after how many seconds to come again
+    │   ├── ProofUnknown        a link or code is unknown, used or expired
+    │   └── AccessBusy          too many ask at once; come again
     └── InputError              a file or an argument given on the command line cannot be used
+        └── PasswordUnfit       a password is too short, too long, or among the first that are tried
 """
 
 
@@ -294,3 +301,47 @@ class DeliveryRefused(DeliveryError):  # noqa: N818
 
 class DeliveryUnavailable(DeliveryError):  # noqa: N818
     """The other side cannot be reached now, or says to come again later."""
+
+
+class PasswordUnfit(InputError):  # noqa: N818 - a state, not a mistake
+    """A password is too short, too long, the address itself, or among the first that anybody tries."""
+
+
+class AccessError(TelemetryError):
+    """Whoever asks is not let in, or not now. Nothing here tells whether an account exists."""
+
+
+class LoginRefused(AccessError):  # noqa: N818
+    """Address, password or second factor are wrong. Which of them is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("address, password or code are wrong", remedy="try again, or ask for a new password by mail")
+
+
+class SecondFactorNeeded(AccessError):  # noqa: N818
+    """The password is right, and the account wants a code as well."""
+
+    def __init__(self) -> None:
+        super().__init__("a code is needed", remedy="give the six digits of the authenticator, or a recovery code")
+
+
+class TooManyTries(AccessError):  # noqa: N818
+    """Tried too often: the next try counts after ``retry_after_s`` seconds. Trying earlier changes nothing."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("tried too often", remedy=f"come again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class ProofUnknown(AccessError):  # noqa: N818
+    """A link or code is unknown, used or expired. Which of them is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("this link or code is unknown, used or expired", remedy="ask for a new one")
+
+
+class AccessBusy(AccessError):  # noqa: N818
+    """Too many ask at once."""
+
+    def __init__(self) -> None:
+        super().__init__("too many ask at once", remedy="come again in some seconds")

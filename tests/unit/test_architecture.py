@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "maintenance": _INNER,
     "rights": _INNER,
     "views": _INNER,
-    "access": _INNER,
+    "access": _INNER | {"deliver"},
     "deliver": _INNER,
     "alerts": _INNER | {"views", "deliver"},
     "client": set(),

@@ -29,6 +29,7 @@ CREATE TABLE access.account (
     email_blind bytea NOT NULL UNIQUE CHECK (octet_length(email_blind) = 16),
     email_sealed bytea NOT NULL,
     password_sealed bytea NOT NULL,
+    password_version integer NOT NULL DEFAULT 1, -- a login that began under an earlier one begins no session
     adult_stated_at timestamptz NOT NULL, -- CHILD-1
     created_at timestamptz NOT NULL,
     -- The second factor, once confirmed; `totp_step` is the last one accepted: none is accepted twice.
@@ -156,11 +157,11 @@ BEGIN
 END
 $$;
 
-GRANT SELECT, INSERT, UPDATE (password_sealed, totp_sealed, totp_step, totp_proposed) ON access.account
+GRANT SELECT, INSERT, UPDATE (password_sealed, password_version, totp_sealed, totp_step, totp_proposed) ON access.account
     TO telemetry_access;
 GRANT SELECT, INSERT, DELETE ON access.recovery_code, access.claim, access.sign_up, access.reset, access.day_key
     TO telemetry_access;
-GRANT SELECT, INSERT, UPDATE (seen_at), DELETE ON access.session TO telemetry_access;
+GRANT SELECT, INSERT, UPDATE (seen_at, second_factor), DELETE ON access.session TO telemetry_access;
 GRANT SELECT, INSERT, UPDATE (expires_at, last_used_on, revoked_at, successor_key), DELETE ON access.token
     TO telemetry_access;
 GRANT SELECT, INSERT, UPDATE, DELETE ON access.attempt TO telemetry_access;

@@ -44,6 +44,11 @@ class Holder:
         return self.owner_key or self.recipient_key or 0
 
 
+def holder_of(row: Any) -> Holder:
+    """Whom a row of accounts, tokens or claims is for."""
+    return Holder(Role(row["role"]), row["owner_key"], row["member_key"], row["recipient_key"])
+
+
 @asynccontextmanager
 async def transaction(pool: Connections, what: str) -> AsyncIterator[Any]:
     """One transaction. What is refused is raised after it: a connection on which something was raised is thrown away.

@@ -6,7 +6,17 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from telemetry.access.principal import Role, Scope
-from telemetry.access.records import SQL, Clock, Connections, Holder, holder_exists, record, transaction, utc_now
+from telemetry.access.records import (
+    SQL,
+    Clock,
+    Connections,
+    Holder,
+    holder_exists,
+    holder_of,
+    record,
+    transaction,
+    utc_now,
+)
 from telemetry.access.secret_text import new_token, token_hash
 from telemetry.errors import InputError, PartyUnknown
 from telemetry.model.identity import new_key
@@ -193,7 +203,7 @@ def _token(row: Any) -> MachineToken:
     purposes = row["purposes"]
     return MachineToken(
         row["token_key"],
-        Holder(Role(row["role"]), row["owner_key"], row["member_key"], row["recipient_key"]),
+        holder_of(row),
         frozenset(map(Scope, row["scopes"])),
         None if purposes is None else frozenset(map(SharingPurpose, purposes)),
         row["issued_at"],

@@ -8,12 +8,13 @@ from typing import Any, Final, cast
 
 from fastapi import Request
 
-from telemetry.access.authenticator import DatabaseAuthenticator
+from telemetry.access.assembly import Access, assemble
 from telemetry.access.principal import Authenticator
 from telemetry.api.ending import Ending
 from telemetry.api.keyed import Cursors, ETags, GrantNames
 from telemetry.api.limits import Limits
 from telemetry.config import Config
+from telemetry.deliver.mail import Mailer
 from telemetry.deliver.sealing import WebhookSealer
 from telemetry.deliver.targets import Webhooks
 from telemetry.observe import Observer, events
@@ -27,6 +28,7 @@ from telemetry.store.connection import Connect, connector
 from telemetry.store.keks import open_keks
 from telemetry.store.keyring import KeyRing
 from telemetry.store.keystore import ACCESS, API, BLIND_INDEX, RECEIPT_SIGNING, role_password
+from telemetry.store.registration import NewOwner
 from telemetry.store.requests import Requests
 from telemetry.store.sharing_pool import SharingPool
 from telemetry.views.naming import Names
@@ -62,6 +64,7 @@ class Context:
     etags: ETags
     grant_names: GrantNames
     authenticator: Authenticator
+    access: Access
     pools: Pools
     views: Views
     visibility: Visibility
@@ -100,7 +103,7 @@ class PooledKeys:
 
 
 class PooledOpener:
-    """Real serials and exact places (a naming.VaultOpener), any number of callers at once."""
+    """The registry and its vault (a naming.VaultOpener), any number of callers at once."""
 
     def __init__(self, pools: Pools, blind: BlindIndex, keks: Keks) -> None:
         self._pools, self._blind, self._keks = pools, blind, keks
@@ -124,6 +127,11 @@ class PooledOpener:
         """As ``RegistryOpener.coordinates``."""
         async with self._administration() as administration:
             return await RegistryOpener(administration).coordinates(subjects)
+
+    async def register(self, new: NewOwner) -> int:
+        """As ``Administration.add_owner``."""
+        async with self._administration() as administration:
+            return await administration.add_owner(new)
 
 
 @contextlib.asynccontextmanager
@@ -150,38 +158,35 @@ async def open_context(
     secret = keystore.secret(API)
     blind, codes = BlindIndex(keystore.secret(BLIND_INDEX)), CodeIndex(keystore.secret(ACCESS))
     told = observer if observer is not None else Observer()
-    pools = Pools(
-        views=Pool(connect("telemetry_views"), size=size),
-        sharing=Pool(connect("telemetry_rights"), size=size),
-        operator=Pool(connect("telemetry_operator"), size=size),
-        access=Pool(connect("telemetry_access"), size=size),
-        keys=Pool(connect("telemetry_keys", "keys"), size=size),
-    )
+    pools = _pools(connect, size)
     naming = Pool(connect("telemetry_views", "keys"), size=size)
     opener = PooledOpener(pools, blind, wrapped)
     names = Names(PooledKeys(naming, wrapped), opener)
+    access = _access(config, keystore, pools, opener)
     try:
-        yield Context(
-            config=config,
-            observer=told,
-            limits=Limits(config.api),
-            cursors=Cursors(secret),
-            etags=ETags(secret),
-            grant_names=GrantNames(secret),
-            authenticator=DatabaseAuthenticator(pools.access, secret),
-            pools=pools,
-            views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
-            visibility=Visibility(pools.views, names, clock=views_clock),
-            sharing=_sharing(config, keystore, pools, told),
-            requests=Requests(pools.access, codes),
-            webhooks=Webhooks(pools.access, WebhookSealer(keystore.secret(ACCESS)), config.webhooks),
-            codes=codes,
-            vault=opener,
-            stream_connect=connect("telemetry_views"),
-            ring_of=lambda connection: KeyRing(connection, wrapped),
-            blind=blind,
-            clock=lambda: datetime.now(UTC),
-        )
+        async with access.running():
+            yield Context(
+                config=config,
+                observer=told,
+                limits=Limits(config.api),
+                cursors=Cursors(secret),
+                etags=ETags(secret),
+                grant_names=GrantNames(secret),
+                authenticator=access.authenticator,
+                access=access,
+                pools=pools,
+                views=Views(pools.views, names, hot_hours=config.retention.hot_hours, clock=views_clock),
+                visibility=Visibility(pools.views, names, clock=views_clock),
+                sharing=_sharing(config, keystore, pools, told),
+                requests=Requests(pools.access, codes),
+                webhooks=Webhooks(pools.access, WebhookSealer(keystore.secret(ACCESS)), config.webhooks),
+                codes=codes,
+                vault=opener,
+                stream_connect=connect("telemetry_views"),
+                ring_of=lambda connection: KeyRing(connection, wrapped),
+                blind=blind,
+                clock=lambda: datetime.now(UTC),
+            )
     finally:
         for pool in (naming, *(getattr(pools, name) for name in Pools.__slots__)):
             await pool.close()
@@ -195,4 +200,26 @@ def _sharing(config: Config, keystore: Keystore, pools: Pools, observer: Observe
         plans.recompile,
         hot_retention=timedelta(hours=config.retention.hot_hours),
         behind=lambda error: observer.job_failed(events.JobFailed(events.Job.PLAN, error)),
+    )
+
+
+def _pools(connect: Callable[..., Connect], size: int) -> Pools:
+    return Pools(
+        views=Pool(connect("telemetry_views"), size=size),
+        sharing=Pool(connect("telemetry_rights"), size=size),
+        operator=Pool(connect("telemetry_operator"), size=size),
+        access=Pool(connect("telemetry_access"), size=size),
+        keys=Pool(connect("telemetry_keys", "keys"), size=size),
+    )
+
+
+def _access(config: Config, keystore: Keystore, pools: Pools, opener: PooledOpener) -> Access:
+    """Accounts, sessions and tokens."""
+    return assemble(
+        pools.access,
+        access_key=keystore.secret(ACCESS),
+        api_key=keystore.secret(API),
+        mailer=Mailer(config.mail),
+        register=opener.register,
+        config=config.access,
     )

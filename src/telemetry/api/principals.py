@@ -70,6 +70,7 @@ async def _who(request: Request, context: Context) -> Principal:
         check_origin(request)
         if not hmac.compare_digest(request.headers.get(CSRF_HEADER, "").encode(), session.csrf.encode()):
             raise NotPermitted("the CSRF token is missing or wrong", remedy=f"send it in {CSRF_HEADER}")
+    request.scope["state"]["session"] = session
     secret = _cookie(request, context)
 
     async def again() -> Principal | None:
@@ -157,6 +158,14 @@ def operator(scope: Scope = Scope.READ) -> Any:
 def anybody(scope: Scope | None = None) -> Any:
     """Anybody who is known, of whatever role."""
     return _permitted(lambda who: scope is None or scope in who.scopes)
+
+
+def person(scope: Scope | None = None) -> Any:
+    """A person who is logged in, of whatever role; without a scope for what concerns the own account.
+
+    ``request.scope["state"]["session"]`` is the PersonSession then.
+    """
+    return _permitted(lambda who: who.account_key is not None and (scope is None or scope in who.scopes))
 
 
 SCHEMES: Final[tuple[SecurityBase, ...]] = (bearer_scheme, session_scheme)

@@ -53,6 +53,13 @@ _TYPES: Final = (
         "token are not told apart.",
     ),
     ProblemType(
+        "second-factor-needed",
+        401,
+        "A code is needed as well",
+        "Address and password are right, and the account has a second factor. Send both again with `code`: the six "
+        "digits that the authenticator shows, or a recovery code.",
+    ),
+    ProblemType(
         "not-permitted",
         403,
         "This is not for whoever asks",
@@ -135,6 +142,11 @@ _SLUG_OF: Final[tuple[tuple[type[errors.TelemetryError], str], ...]] = (
     (errors.GrantChanged, "precondition-failed"),
     (errors.RequestsBounded, "rate-limited"),
     (errors.SharingError, "conflict"),
+    (errors.LoginRefused, "not-authenticated"),
+    (errors.SecondFactorNeeded, "second-factor-needed"),
+    (errors.TooManyTries, "rate-limited"),
+    (errors.ProofUnknown, "invalid-request"),
+    (errors.AccessBusy, "unavailable"),
     (errors.InputError, "invalid-request"),
     (errors.StoreUnavailable, "unavailable"),
     (errors.NotConfigured, "unavailable"),
@@ -218,7 +230,7 @@ def problem_response(
     if error_km is not None:
         body["error_km"] = error_km
     more = dict(headers or {})
-    if slug == "not-authenticated":
+    if problem.status == HTTPStatus.UNAUTHORIZED:
         more.setdefault("WWW-Authenticate", "Bearer")
     if slug == "unavailable":
         more.setdefault("Retry-After", str(_RETRY_S))
@@ -243,6 +255,8 @@ def of_telemetry_error(request: Request, error: Exception) -> Response:
         headers = {"Retry-After": str(max(1, round(error.retry_after_s)))}
     if isinstance(error, errors.RateLimited):
         headers = error.headers | {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, errors.TooManyTries):
+        headers = {"Retry-After": str(error.retry_after_s)}
     return problem_response(request_id_of(request), slug, str(error), faults=faults, headers=headers)
 
 

@@ -5,6 +5,8 @@ from typing import Final
 from fastapi import APIRouter
 
 from telemetry.api.routes import (
+    account,
+    auth,
     exports,
     live,
     meta,
@@ -16,6 +18,7 @@ from telemetry.api.routes import (
     recipients,
     recipients_requests,
     recipients_told,
+    tokens,
 )
 
 PREFIX: Final = "/api/v1"
@@ -23,6 +26,9 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     recipients.router,
     live.router,
     exports.router,
+    auth.router,
+    account.router,
+    tokens.router,
     recipients_told.router,
     recipients_requests.router,
     owners.router,

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 import httpx
@@ -11,7 +12,9 @@ from telemetry.access.principal import ALL_SCOPES, Role, Scope
 from telemetry.model.requests import RequestReason
 from telemetry.model.shown import shown_key
 from tests.support import consents
-from tests.support.api_world import ApiWorld, quarter, text
+from tests.support.access import PASSWORD, code_in
+from tests.support.api_world import PATIENCE_S, ApiWorld, quarter, text
+from tests.support.mail_server import MailServer
 from tests.support.owned_home import asked, registered
 from tests.support.sharing import terms
 
@@ -43,12 +46,15 @@ class Home:
 
 @dataclass
 class Town:
-    """``own``: the home that askers speak for; ``other``: somebody else's, of which the adviser sees something."""
+    """``own``: the home that askers speak for; ``other``: somebody else's, of which the adviser sees something.
+    ``person``: headers of somebody who signed up by mail, with no home yet.
+    """
 
     world: ApiWorld
     own: Home
     other: Home
     askers: list[Asker] = field(default_factory=list)
+    person: Mapping[str, str] = field(default_factory=dict)
 
     async def send(
         self, method: str, path: str, headers: Mapping[str, str], *, body: Any = None, query: Mapping[str, Any] = {}
@@ -72,6 +78,8 @@ class Town:
 
     async def request(self, home: Home, recipient: int = INSTALLER) -> str:
         """A new request of a recipient's to a home's owner, by name."""
+        # One that is open already would hide the next.
+        await self.world.admin.execute("TRUNCATE access.request, consent.request CASCADE")
         code = (await self.as_owner(home, "POST", "/me/connection-codes"))["code"]
         ask = self.world.context.requests.ask
         made = await ask(recipient, terms(purpose="billing"), RequestReason.FAULT, to=code, text="")
@@ -79,7 +87,9 @@ class Town:
 
     async def invitation(self, recipient: int = INSTALLER) -> tuple[str, str]:
         """A new invitation's name and code."""
-        made = await self.world.context.requests.invite(recipient, terms(purpose="billing"))
+        await self.world.admin.execute("DELETE FROM access.invitation")  # a hundred may be open
+        invite = self.world.context.requests.invite
+        made = await invite(recipient, terms(purpose="billing"), lifetime=timedelta(hours=1))
         return shown_key("invitation", made.invitation_key), made.secret
 
     async def webhook(self, recipient: int = INSTALLER) -> str:
@@ -88,10 +98,20 @@ class Town:
         made = await self.world.context.webhooks.add(recipient, terms().purpose, url)
         return shown_key("webhook", made.webhook_key)
 
+    async def session(self, key: int, role: Role = Role.RECIPIENT) -> tuple[dict[str, str], str]:
+        """A new person's session: headers, and its name."""
+        headers = (await self.world.sign_in(key, role)).headers
+        key = await self.world.admin.fetchval("SELECT session_key FROM access.session ORDER BY begun_at DESC LIMIT 1")
+        return headers, shown_key("session", key)
+
+    async def issued(self, key: int) -> str:
+        """A new token of a recipient's, by name."""
+        return shown_key("token", self.world.issued[await self.world.token(key)])
+
     async def objection(self, home: Home) -> str:
         """An objection of a home's owner to a purpose of the adviser's, by name."""
         await self.world.admin.execute("DELETE FROM consent.objection WHERE owner_key = $1", home.owner)
-        body = {"purpose": "research", "recipient": f"recipient-{ADVISER}"}
+        body = {"purpose": "application", "recipient": f"recipient-{ADVISER}"}
         made = await self.as_owner(home, "POST", "/me/objections", body)
         name: str = made["objections"][0]["objection"]
         return name
@@ -102,8 +122,22 @@ async def _home(world: ApiWorld) -> Home:
     return Home(owner, site, devices, await world.token(owner, Role.OWNER))
 
 
-async def town(world: ApiWorld) -> Town:
-    """``world`` with webhooks enabled and without limits that come in the way."""
+async def signed_up(world: ApiWorld, server: MailServer) -> dict[str, str]:
+    """The headers of somebody who signed up, by mail."""
+    await world.admin.execute("TRUNCATE access.attempt, access.sign_up, access.claim CASCADE")
+    async with httpx.AsyncClient(base_url=world.base, timeout=PATIENCE_S) as client:
+        asked = {"email": "someone@example.test", "of_age": True, "name": "Example Person"}
+        await client.post("/api/v1/auth/sign-up", json=asked)
+        await world.context.access.people.letters.drained()
+        secret = {"password": PASSWORD}
+        await client.post("/api/v1/auth/verify", json=secret | {"code": code_in(server.mails[-1])})
+        told = await client.post("/api/v1/auth/login", json=secret | {"email": asked["email"]})
+        assert told.status_code == 200, told.text
+        return {"Cookie": f"session={client.cookies['session']}", "X-CSRF-Token": told.json()["csrf"]}
+
+
+async def town(world: ApiWorld, server: MailServer | None = None) -> Town:
+    """``world`` with webhooks and mail enabled and without limits that come in the way."""
     for recipient in (INSTALLER, ADVISER):
         await consents.add_recipient(world.admin, recipient)
     made = Town(world, await _home(world), await _home(world))
@@ -121,6 +155,8 @@ async def town(world: ApiWorld) -> Town:
         first = told.json()["devices"][0]
         home.site, home.device = first["site"], first["device"]
     made.askers = await _askers(made)
+    if server is not None:
+        made.person = await signed_up(world, server)
     return made
 
 
@@ -143,12 +179,12 @@ async def _askers(made: Town) -> list[Asker]:
         async with world.context.sharing.open() as sharing, sharing.settling() as settlement:
             key = await settlement.add_member(owner, "Example Member", [right])
         signed = await world.sign_in(owner, Role.OWNER, member_key=key)
-        return Asker(f"member who may {right}", signed.headers, every | {"owner", right})
+        return Asker(f"member who may {right}", signed.headers, every | {"owner", "person", right})
 
     signed = {role: await world.sign_in(key, role) for role, key in ((Role.OWNER, owner), (Role.RECIPIENT, INSTALLER))}
     made_askers = [
-        Asker("owner", signed[Role.OWNER].headers, every | rights | {"owner"}),
-        Asker("recipient", signed[Role.RECIPIENT].headers, every | {"recipient"}),
+        Asker("owner", signed[Role.OWNER].headers, every | rights | {"owner", "person"}),
+        Asker("recipient", signed[Role.RECIPIENT].headers, every | {"recipient", "person"}),
         *[await member(right) for right in sorted(rights)],
         *[await machine(f"recipient's token to {scope}", INSTALLER, Role.RECIPIENT, scope) for scope in Scope],
         await machine("owner's token to read", owner, Role.OWNER, Scope.READ, holding=rights),

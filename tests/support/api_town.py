@@ -1,9 +1,11 @@
 """Two registered homes, two recipients, an operator, and askers of every kind: for what holds for every route."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -13,10 +15,11 @@ from telemetry.model.requests import RequestReason
 from telemetry.model.shown import shown_key
 from tests.support import consents
 from tests.support.access import PASSWORD, code_in
-from tests.support.api_world import PATIENCE_S, ApiWorld, quarter, text
+from tests.support.api_world import PATIENCE_S, ApiWorld, api_world, quarter, text
 from tests.support.mail_server import MailServer
 from tests.support.owned_home import asked, registered
 from tests.support.sharing import terms
+from tests.support.store import Store
 
 INSTALLER, ADVISER = 1, 2
 HOUR: Final = 3600
@@ -218,3 +221,14 @@ async def unknown_askers(made: Town) -> list[Asker]:
         Asker("revoked token", {"Authorization": f"Bearer {revoked}"}),
         Asker("ended session", ended.headers),
     ]
+
+
+@asynccontextmanager
+async def a_town(store: Store, directory: Path, **api: Any) -> AsyncIterator[Town]:
+    """A town behind an API of its own, with mail and webhooks, and without limits that come in the way."""
+    free = {"requests_per_minute": 10**6, "rows_per_hour": 10**9, "concurrent": 1000, "streams": 1000}
+    async with MailServer() as server:
+        mail = server.config(link_base="https://example.test").model_dump()
+        sections = {"webhooks": {"enabled": True}, "mail": mail}
+        async with api_world(store, directory, sections=sections, **free | api) as world:
+            yield await town(world, server)

@@ -22,6 +22,8 @@ SELECT $1, $2, $3, $4, now() + $5::interval
 WHERE (
     SELECT count(*) FROM access.invitation WHERE accepted_at IS NULL AND revoked_at IS NULL AND now() < expires_at
 ) < $6
+    -- Revoked ones count as well: each may have been mailed.
+    AND (SELECT count(*) FROM access.invitation WHERE made_at > now() - interval '1 day') < $7
 RETURNING expires_at
 
 -- name: invitations

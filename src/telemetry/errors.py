@@ -26,6 +26,9 @@ Hierarchy::
     │   ├── PolicyNotInForce    the policy version consented to is unknown, not yet or no longer in force
     │   ├── HistoryTooFine      a grant is finer than what the owner lets be kept, and not only live (rule 8)
     │   ├── SolarUnconfirmed    the series would tell the place better than the grant does (rule 19)
+    │   ├── RequestWidened      what is about to be accepted goes beyond what was asked
+    │   ├── RequestsBounded     a recipient asks more than it may; says after how many seconds to come again
+    │   ├── GrantChanged        a grant has another version than the one that a change was made from
     │   └── ReceiptInvalid      a receipt was changed, or signed by another key
     ├── ViewError               what was asked for is not shown
     │   ├── NotVisible          a site or device asked for does not exist or is not shared: the same in both cases

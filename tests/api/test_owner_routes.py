@@ -334,6 +334,15 @@ class TestPreview:
         told = (await home.ask("POST", "/me/preview", self.body(terms=proposed))).json()
         assert len(told["devices"]) == len(home.devices)
 
+    async def test_what_stands_is_about_the_own_home_alone(self, home):
+        other, _, devices = await registered(home.world)
+        await home.world.quarters(devices[0], 8)
+        await consents.add_grant(home.world.admin, 78, other, INSTALLER)
+        assert (await home.ask("POST", "/me/preview", self.body())).json()["devices"] == []
+        await self.granted(home)
+        told = (await home.ask("POST", "/me/preview", self.body())).json()
+        assert (len(told["devices"]), len(told["series"])) == (len(home.devices), 1)
+
     async def test_what_would_be_refused_is_refused_in_a_preview(self, home):
         fine = asked(fields=["ac_power_w"], classes=[], resolution="PT1M")
         answer = await home.ask("POST", "/me/preview", self.body(terms=fine))

@@ -515,6 +515,18 @@ class TestInvitations:
             await self.invited(world, recipient)
         await self.invited(world, await world.recipient())
 
+    async def test_those_made_in_a_day_are_bounded_revoked_ones_included(self, world):
+        recipient = await world.recipient()
+        await world.admin.execute(
+            "INSERT INTO access.invitation (invitation_key, recipient_key, code_hash, terms, expires_at, revoked_at)"
+            " SELECT $1::bigint / 2 + n, $1, sha256($2::bytea || int4send(n)), '{}', now() + interval '1 day', now()"
+            " FROM generate_series(1, 200) AS n",
+            recipient,
+            recipient.to_bytes(8, signed=True),
+        )
+        with pytest.raises(RequestsBounded):
+            await self.invited(world, recipient)
+
     @pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(days=31)])
     async def test_lifetimes_are_bounded(self, world, lifetime):
         with pytest.raises(InputError):

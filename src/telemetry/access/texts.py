@@ -59,6 +59,17 @@ def second_factor_mail(to: str, *, on: bool) -> Mail:
     )
 
 
+def invitation_mail(to: str, handle: str, secret: str, link_base: str) -> Mail:
+    """To whom a recipient invites. The address is used for this mail and kept nowhere."""
+    text = (
+        f"{handle} proposes that you share something of your home's energy data with it.\n\n"
+        "Nothing is shared by this mail. Look at what is proposed, in words, before you agree or leave it:\n\n"
+        f"{_way('Look at it', 'invitation', secret, link_base)}"
+        "You need an account here for that. The code counts once. If you do not know who that is, do nothing.\n"
+    )
+    return Mail(to, "You are invited to share energy data", text)
+
+
 def _way(what: str, page: str, secret: str, link_base: str) -> str:
     # After the '#': no server's log ever holds it.
     link = f"{what} here: {link_base}/{page}#{secret}\n\n" if link_base else ""

@@ -45,6 +45,9 @@ class InvitationMade(_Body):
     lifetime_s: int = Field(
         7 * 86_400, ge=60, le=int(MAX_INVITATION_LIFETIME.total_seconds()), description="how long it may be accepted"
     )
+    email: Annotated[str, Field(min_length=3, max_length=254)] | None = Field(
+        None, description="mailed there as well; the address is used for that and kept nowhere"
+    )
 
 
 class WebhookAsked(_Body):

@@ -29,6 +29,7 @@ from telemetry.store.failures import reported
 from telemetry.store.sql import queries
 
 MAX_OPEN_INVITATIONS: Final = 100
+MAX_INVITATIONS_A_DAY: Final = 200
 MAX_INVITATION_LIFETIME: Final = timedelta(days=30)
 _BOUNDS: Final[Mapping[str, str]] = {
     "codes": "too many connection codes were tried today",
@@ -132,9 +133,10 @@ class Requests:
         key, secret = new_key(), secrets.token_urlsafe(INVITATION_BYTES)
         arguments = (key, recipient_key, invitation_digest(secret), terms.model_dump_json(), lifetime)
         async with self._acting(recipient_key, "inviting an owner") as connection:
-            expires_at = await connection.fetchval(self._sql["invite"], *arguments, MAX_OPEN_INVITATIONS)
+            bounds = (MAX_OPEN_INVITATIONS, MAX_INVITATIONS_A_DAY)
+            expires_at = await connection.fetchval(self._sql["invite"], *arguments, *bounds)
         if expires_at is None:
-            raise RequestsBounded("too many invitations are open", retry_after_s=3600.0)
+            raise RequestsBounded("too many invitations are open, or were made today", retry_after_s=3600.0)
         return NewInvitation(key, secret, expires_at)
 
     async def invitations(self, recipient_key: int) -> list[Invitation]:

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Path, Response
 
+from telemetry.access.accounts import checked_email
 from telemetry.access.principal import Principal, Scope
+from telemetry.access.texts import invitation_mail
 from telemetry.api.asking_models import (
     AccessRequestAsked,
     AccessRequestList,
@@ -23,6 +25,7 @@ from telemetry.api.formats import as_json, json_response
 from telemetry.api.principals import recipient
 from telemetry.api.problems import responses
 from telemetry.api.terms import TermsAsked, terms_shown
+from telemetry.deliver.mail import Mail
 from telemetry.errors import InvalidRequest, NotVisible
 from telemetry.model.requests import Asked, Invitation
 from telemetry.model.sharing import SharingPurpose
@@ -81,8 +84,19 @@ async def list_invitations(principal: Reader, context: Ctx) -> Response:
 async def make_invitation(principal: Manager, context: Ctx, asked: Annotated[InvitationMade, Body()]) -> Response:
     """Propose terms to whoever is given the code. It is shown this once."""
     _permitted(principal, asked.terms)
-    lifetime = timedelta(seconds=asked.lifetime_s)
+    lifetime, letters = timedelta(seconds=asked.lifetime_s), context.access.people.letters
+    address = None
+    if asked.email is not None:
+        letters.require()
+        address = checked_email(asked.email)
     made = await context.requests.invite(principal.key, asked.terms.terms, lifetime=lifetime)
+    if address is not None:
+        mail = invitation_mail(address, await _handle(context, principal), made.secret, letters.link_base)
+
+        async def written() -> Mail:
+            return mail
+
+        letters.post(written)
     name = shown_key("invitation", made.invitation_key)
     return _created({"invitation": name, "code": made.secret, "expires_at": made.expires_at})
 
@@ -134,6 +148,11 @@ async def test_webhook(webhook: WebhookName, principal: Manager, context: Ctx) -
     """Have a test message posted; one that is disabled is enabled again when it takes it."""
     message = await context.webhooks.test(principal.key, key_shown("webhook", webhook))
     return Response(as_json({"message": message}), 202, media_type="application/json")
+
+
+async def _handle(context: Context, principal: Principal) -> str:
+    async with context.sharing.open() as sharing:
+        return (await sharing.recipient(principal.key)).handle
 
 
 async def _site(context: Context, principal: Principal, token: str) -> SeenSite:

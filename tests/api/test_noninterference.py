@@ -5,6 +5,7 @@ are those of tests/integration/test_view_noninterference.py, each with its contr
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -38,13 +39,14 @@ from tests.integration.test_view_noninterference import (
     windows,
 )
 from tests.support import consents
-from tests.support.api_received import Asking, batches, opened, whole
+from tests.support.api_received import Addresses, Asking, batches, opened, whole
 from tests.support.api_world import PATIENCE_S, ApiWorld, api_world, text
 from tests.support.store import Store
 from tests.support.view_world import MadeUpVault
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DAY = timedelta(days=1)
+_OF_READS = re.compile(rb"""'etag', '[^']+'|"(?:at|from|to)":"[^"]+\.\d+Z\"""")
 FORMS = ("columns", "rows", "csv", "parquet", "arrow")
 ACCEPTED = ("application/json", "text/csv", "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream")
 RESOLUTIONS = (Resolution.RAW, Resolution.PT15M, Resolution.PT1H, Resolution.P1D)
@@ -81,6 +83,7 @@ async def world(migrated: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
             vault = MadeUpVault()
             api.context.views._names._opener = vault
             api.context.cursors._now = NOW.timestamp  # a cursor is the same for an hour
+            object.__setattr__(api.context, "clock", lambda: NOW)
             for owner in (OWNER, OWNER + 1):
                 await api.owner(owner)
             made = World(api, vault)
@@ -89,11 +92,16 @@ async def world(migrated: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
     await store.close()
 
 
-async def begin(world: World, terms: Terms) -> None:
-    """One grant of these terms, and a token of whom it is to."""
+async def at_rest(world: World) -> None:
+    """A stream that was left may read on for a moment; that would be in the list of reads, or in the way."""
     async with asyncio.timeout(PATIENCE_S):
         while any(asker.running for asker in world.api.context.limits._askers.values()):
-            await asyncio.sleep(0.01)  # a stream that was left reads on for a moment, and would lock
+            await asyncio.sleep(0.01)
+
+
+async def begin(world: World, terms: Terms) -> None:
+    """One grant of these terms, and a token of whom it is to."""
+    await at_rest(world)
     await seed(world, terms)
     world.bearer = await world.api.token(LOOKER)
 
@@ -106,25 +114,24 @@ async def every_token(world: World) -> list[str]:
     return sorted({row[name] for row in answer.json()["devices"] for name in ("site", "device")})
 
 
-Addresses = dict[str, tuple[str, dict[str, Any], str]]
-
-
 async def collected(
     world: World, ways: Iterable[str], known: Addresses | None = None
 ) -> tuple[dict[str, bytes], Addresses]:
-    """Everything that the recipient can get, by every way; and address, parameters and ETag by label.
+    """Everything that the recipient can get, by every way; and what can be asked later.
 
-    ``known``: of the world before: what it was given there is asked for again if it changed.
+    ``known``: what the world before said can be asked, with its ETags and cursors.
     """
+    await at_rest(world)
+    await world.admin.execute("TRUNCATE audit.read")
     asking = Asking(world.api, world.bearer)
     for way in ways:
         await WAYS[way](world, asking)
     # One of each kind: what tags are made of has nothing of its own to say.
-    kinds = {path: label for label, (path, _, _) in asking.tagged.items()}
-    tagged = {label: asking.tagged[label] for label in kinds.values()}
-    for label, (path, parameters, tag) in (known or tagged).items():
-        await asking.get(f"{label}, if changed", path, headers={"If-None-Match": tag}, **parameters)
-    return asking.received, tagged
+    kinds = {path: label for label, (path, _, _) in asking.later.items()}
+    later = {label: asking.later[label] for label in kinds.values()}
+    for label, (path, parameters, headers) in (known or later).items():
+        await asking.get(label, path, headers=headers, **parameters)
+    return asking.received, later
 
 
 async def series(world: World, asking: Asking) -> None:
@@ -149,8 +156,25 @@ async def glance(world: World, asking: Asking) -> None:
         await asking.get(f"a glance at {resolution}", "/series", **EVER, resolution=resolution, fields=",".join(FIELDS))
 
 
+async def told(world: World, asking: Asking) -> None:
+    """What else is told: alerts, grants, what was read, and what a recipient made itself."""
+    for n, parameters in enumerate((DAYS, EVER, DAYS | {"open": True}, DAYS | {"tz": "Asia/Kolkata"})):
+        await asking.get(f"alerts {n}", "/alerts", **parameters)
+    await asking.pages("grants", "/grants", limit=1)
+    for path in ("/access-requests", "/invitations", "/webhooks"):
+        await asking.get(path, path)
+    # When something was read is of the clock, as is the range of a list; and so is the ETag of it.
+    await asking.get("reads", "/reads", limit=1000)
+    del asking.later["reads, if changed"]
+    asking.received["reads"] = _OF_READS.sub(b"", asking.received["reads"])
+
+
 async def lists(world: World, asking: Asking) -> None:
-    sites = await asking.pages("sites", "/sites", limit=1)
+    sites = await asking.pages("sites", "/fleet", limit=1)
+    for form in FORMS:
+        await asking.get(f"latest {form}", "/latest", format=form)
+    await asking.pages("latest by page", "/latest", limit=1)
+    await asking.get("changes", "/changes", from_=DAYS["from_"], fields=",".join(FIELDS))
     for n, site in enumerate([each["site"] for page in sites for each in page.json()["sites"]]):
         await asking.get(f"site {n}", f"/sites/{site}")
         await asking.pages(f"devices of site {n}", f"/sites/{site}/devices", limit=1)
@@ -189,7 +213,7 @@ async def lasting(world: World, asking: Asking) -> None:
     await asking.get("live of another", "/live", devices=world.tokens[0], sites=world.tokens[-1])
 
 
-WAYS = {"series": series, "lists": lists, "lasting": lasting, "refusals": refusals, "glance": glance}
+WAYS = {"series": series, "lists": lists, "told": told, "lasting": lasting, "refusals": refusals, "glance": glance}
 ALL_WAYS = tuple(name for name in WAYS if name != "glance")
 
 

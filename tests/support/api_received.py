@@ -11,7 +11,16 @@ from tests.support.api_world import ApiWorld
 
 # Random, of the clock, or of what the asker itself has asked so far.
 _OWN: Final = frozenset({"x-request-id", "date", "ratelimit"})
+_NEXT: Final = re.compile(rb'"next":"[A-Za-z0-9_-]+"')
+_TAG: Final = re.compile(rb"'etag', '[^']+'")
 _REQUEST_ID: Final = re.compile(rb'"request_id":"[0-9a-f]{24}"')
+
+
+Addresses = dict[str, tuple[str, dict[str, Any], dict[str, str]]]
+
+
+def _lengths(found: re.Match[bytes]) -> bytes:
+    return b'"next": %d' % len(found[0])
 
 
 def whole(answer: httpx.Response) -> bytes:
@@ -45,12 +54,12 @@ async def batches(raw: AsyncIterator[bytes], count: int) -> bytes:
 
 
 class Asking:
-    """Asks, and keeps what came: label → bytes; and address, parameters and ETag of what has one."""
+    """Asks, and keeps what came: label → bytes; and what can be asked ``later``: whether it changed."""
 
     def __init__(self, world: ApiWorld, bearer: str) -> None:
         self.world, self.bearer = world, bearer
         self.received: dict[str, bytes] = {}
-        self.tagged: dict[str, tuple[str, dict[str, Any], str]] = {}
+        self.later: Addresses = {}
 
     async def get(
         self, label: str, path: str, *, headers: Mapping[str, str] | None = None, **parameters: Any
@@ -59,9 +68,13 @@ class Asking:
         asked = {name.rstrip("_"): value for name, value in parameters.items() if value is not None}
         said = {"Authorization": f"Bearer {self.bearer}"} | dict(headers or {})
         answer = await self.world.client.get(f"/api/v1{path}", params=asked, headers=said)
-        self.keep(label, whole(answer))
+        # Where an answer of /changes goes on from is sealed, of fixed length, and another each time.
+        self.keep(label, whole(answer) if path != "/changes" else _NEXT.sub(_lengths, _TAG.sub(b"", whole(answer))))
         if (tag := answer.headers.get("etag")) and headers is None:
-            self.tagged[label] = (path, parameters, tag)
+            self.later[f"{label}, if changed"] = (path, parameters, {"If-None-Match": tag})
+        if path == "/changes" and answer.status_code == 200:
+            cursor = answer.json()["next"]
+            self.later[f"{label}, from then on"] = (path, parameters | {"cursor": cursor}, {})
         return answer
 
     async def pages(self, label: str, path: str, **parameters: Any) -> list[httpx.Response]:

@@ -17,6 +17,7 @@ from telemetry.privacy.keys import Closed
 
 CURSOR_S: Final = 24 * 3600
 _HOUR_S: Final = 3600
+_PAD_BYTES: Final = 64
 _NONCE_BYTES: Final = 12
 _TIME: Final = struct.Struct(">Q")
 
@@ -32,7 +33,7 @@ class Cursors(Closed):
 
     Nothing can be learnt from one, and none can be made up. The same place of the same query gives the same cursor
     for an hour, so that an answer with a next page keeps its ETag: the nonce is a keyed hash of all that is sealed,
-    and repeats with it alone (as in SIV, RFC 5297).
+    and repeats with it alone (as in SIV, RFC 5297). Places are padded: their lengths would tell of numbers in them.
     """
 
     __slots__ = ("_aead", "_nonce_key", "_now")
@@ -45,7 +46,8 @@ class Cursors(Closed):
     def seal(self, principal: Principal, query: bytes, place: object) -> str:
         """``query``: what was asked, without the cursor, in one way of writing. ``place``: what JSON takes."""
         hour = -(-int(self._now()) // _HOUR_S) * _HOUR_S
-        plain, bound = _TIME.pack(hour + CURSOR_S) + orjson.dumps(place), _bound(principal, query)
+        told, bound = orjson.dumps(place), _bound(principal, query)
+        plain = _TIME.pack(hour + CURSOR_S) + told.ljust(-(-len(told) // _PAD_BYTES) * _PAD_BYTES)
         nonce = hmac.digest(self._nonce_key, len(bound).to_bytes(8) + bound + plain, "sha256")[:_NONCE_BYTES]
         sealed = nonce + self._aead.encrypt(nonce, plain, bound)
         return urlsafe_b64encode(sealed).rstrip(b"=").decode()

@@ -4,7 +4,7 @@ Every answer is one snapshot of grants and data.
 """
 
 import base64
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -164,8 +164,8 @@ async def read_latest(
     request: Request, principal: Reader, context: Ctx, asked: Annotated[LatestAsked, Query()]
 ) -> Response:
     """The last window of each field that is shown, if it ended in the last 35 days; the last reading where granted."""
-    now = context.clock()
-    query = view_query(principal, asked, (now - LOOK_BACK, now + _AHEAD))
+    hour = _hour(context.clock())
+    query = view_query(principal, asked, (hour - LOOK_BACK, hour + 2 * _AHEAD))
     form = formats.negotiated(request.headers.get("accept"), asked.format, formats.MEDIA_TYPES)
     paging = Paging(context.cursors, principal, ("latest", said(query, ranged=False), asked.limit), asked.cursor)
     viewer, part = Viewer(principal.key, query.purpose), Part(_after(paging), None, asked.limit)
@@ -185,7 +185,7 @@ async def read_changes(
     that the window is no more. Of `renewed` devices what was there before is to be dropped, and so is what is of
     devices that are not listed.
     """
-    query = view_query(principal, asked, (asked.since, max(context.clock(), asked.since) + _AHEAD))
+    query = view_query(principal, asked, (asked.since, _hour(max(context.clock(), asked.since)) + 2 * _AHEAD))
     viewer = Viewer(principal.key, query.purpose)
     paging = Paging(context.cursors, principal, ("changes", said(query, ranged=False)), asked.cursor)
     place = cast("str | None", paging.place())
@@ -222,6 +222,11 @@ async def list_grants(
         told = told[: asked.limit]
         cursor = paging.sealed(told[-1]["grant"])
     return formats.json_response({"purpose": purpose, "grants": told, "next": cursor}, link(request, cursor))
+
+
+def _hour(now: datetime) -> datetime:
+    """So that an answer that holds its own range stays the same for an hour, and its ETag with it."""
+    return now.replace(minute=0, second=0, microsecond=0)
 
 
 def _after(paging: Paging) -> tuple[str, str] | None:

@@ -18,10 +18,13 @@ WHERE kind = $1 AND ($2::bigint[] IS NULL OR device_key = ANY ($2::bigint[]))
 ORDER BY device_key, opened_at DESC
 
 -- name: open
-INSERT INTO readings.alert (alert_key, device_key, kind, opened_at, severity, found_at)
-SELECT alert_key, device_key, $2, 'epoch'::timestamptz + opened * interval '1 microsecond', severity,
-       'epoch'::timestamptz + $6::bigint * interval '1 microsecond'
-FROM unnest($1::bigint[], $3::bigint[], $4::bigint[], $5::smallint[]) AS v (alert_key, device_key, opened, severity)
+INSERT INTO readings.alert (alert_key, device_key, kind, opened_at, closed_at, severity, found_at, settled_at)
+SELECT alert_key, device_key, $2, 'epoch'::timestamptz + opened * interval '1 microsecond',
+       'epoch'::timestamptz + closed * interval '1 microsecond', severity,
+       'epoch'::timestamptz + $7::bigint * interval '1 microsecond',
+       CASE WHEN closed IS NOT NULL THEN 'epoch'::timestamptz + $7::bigint * interval '1 microsecond' END
+FROM unnest($1::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[])
+    AS v (alert_key, device_key, opened, closed, severity)
 WHERE EXISTS (SELECT FROM consent.device AS d WHERE d.device_key = v.device_key)
 ON CONFLICT DO NOTHING
 

@@ -55,6 +55,7 @@ ENTRIES: Final = (
     Entry("plan", "telemetry.cli.plan:plan", "What is kept of whom, and why.", _OPERATE),
     Entry("rollup", "telemetry.cli.maintenance:rollup", "Turn readings into windows of the series.", _OPERATE),
     Entry("retention", "telemetry.cli.maintenance:retention", "Coarsen and delete what is kept too long.", _OPERATE),
+    Entry("alerts", "telemetry.cli.alerts:alerts", "Look for what is wrong with devices, and tell.", _OPERATE),
     Entry("quarantine", "telemetry.cli.quarantine:quarantine", "Messages that were not accepted.", _OPERATE),
 )
 

@@ -3,6 +3,7 @@
     plan        compiles owners whose plan is older than what they settled, or whose grants begin or end by time
     labels      what recipients are shown as place
     rollup      readings to windows; retention: what is kept too long or too fine
+    alerts      what is wrong with devices
 
 Several hosts may run them: the database lets one work at a time. A host that lacks a job's password says so and runs
 the others.
@@ -11,6 +12,7 @@ the others.
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
+from telemetry.alerts.job import AlertJob, alert_connector
 from telemetry.app import SystemClock
 from telemetry.config import Config
 from telemetry.errors import KeystoreError
@@ -34,6 +36,7 @@ def jobs(config: Config, dsn: str, observer: Observer) -> Iterator[tuple[str, Jo
         (events.Job.PLAN, _plan),
         (events.Job.LABELS, _labels),
         (events.Job.ROLLUP, _rollup),
+        *(((events.Job.ALERTS, _alerts),) if config.alerts.enabled else ()),
     )
     for job, make in makers:
         try:
@@ -57,3 +60,8 @@ def _labels(config: Config, dsn: str, observer: Observer) -> Job:
 def _rollup(config: Config, dsn: str, observer: Observer) -> Job:
     connect = rollup_connector(config, dsn, open_keystore(config.data_dir, allowed=LABEL_SECRETS))
     return Maintenance(config, connect, observer, SystemClock().now_us).run()
+
+
+def _alerts(config: Config, dsn: str, observer: Observer) -> Job:
+    connect = alert_connector(config, dsn, open_keystore(config.data_dir, allowed=LABEL_SECRETS))
+    return AlertJob(config, connect, observer, SystemClock().now_us).run()

@@ -9,20 +9,19 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from telemetry.config_outward import AccessConfig, AlertsConfig, ApiConfig, MailConfig, Section, WebhooksConfig
 from telemetry.errors import ConfigurationError
 from telemetry.model.fields import DataClass
+
+__all__ = ["AccessConfig", "AlertsConfig", "ApiConfig", "MailConfig", "WebhooksConfig"]  # read elsewhere as these
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BrokerConfig(_Section):
+class BrokerConfig(Section):
     """Where messages come from."""
 
     host: str = Field("127.0.0.1", description="address of the broker")
@@ -49,7 +48,7 @@ class BrokerConfig(_Section):
     reconnect_max_s: float = Field(30.0, gt=0, description="longest delay of the jittered back-off")
 
 
-class DatabaseConfig(_Section):
+class DatabaseConfig(Section):
     """Where rows go. Leave ``dsn`` empty for the embedded PostgreSQL."""
 
     dsn: str = Field("", description="postgresql://host/telemetry; roles and passwords come from the keystore")
@@ -58,7 +57,7 @@ class DatabaseConfig(_Section):
     statement_timeout_s: float = Field(120.0, gt=0, description="a stalled statement is given up after this")
 
 
-class PipelineConfig(_Section):
+class PipelineConfig(Section):
     """How messages become transactions."""
 
     batch_messages: int = Field(2_000, ge=1, le=60_000, description="a batch closes at so many messages,")
@@ -78,7 +77,7 @@ class PipelineConfig(_Section):
     )
 
 
-class RetentionConfig(_Section):
+class RetentionConfig(Section):
     """How long rows stay."""
 
     hot_hours: int = Field(2, ge=1, le=48, description="readings at the gateway's resolution, plus one partition")
@@ -103,7 +102,7 @@ class RetentionConfig(_Section):
         return {DataClass(name): min(int(days), self.series_days) for name, _, days in pairs}
 
 
-class KeysConfig(_Section):
+class KeysConfig(Section):
     """Where the key-encryption key is. All other secrets are in files, or in the environment where any is there."""
 
     kek: Literal["auto", "file", "env", "command"] = Field(
@@ -113,13 +112,13 @@ class KeysConfig(_Section):
     command_timeout_s: float = Field(20.0, gt=0, le=600, description="the program is given up after this")
 
 
-class PlaceConfig(_Section):
+class PlaceConfig(Section):
     """What recipients are shown as place."""
 
     k: int = Field(15, ge=2, le=10_000, description="homes that a cell shown to a recipient holds, at least")
 
 
-class ObserveConfig(_Section):
+class ObserveConfig(Section):
     """Logs, metrics and health."""
 
     address: str = Field("127.0.0.1", description="metrics and health listen here")
@@ -130,7 +129,7 @@ class ObserveConfig(_Section):
     log_keep_days: int = Field(30, ge=1, le=90, description="older log files are removed")
 
 
-class BleConfig(_Section):
+class BleConfig(Section):
     """Bluetooth. `telemetry ble key add` adds devices, `telemetry ble permit` is the owner's permission."""
 
     enabled: bool = Field(
@@ -148,79 +147,6 @@ class BleConfig(_Section):
     spool_bytes: int = Field(
         16 * 2**20, ge=2**20, le=2**34, description="unacknowledged readings on disk; the oldest go"
     )
-
-
-class ApiConfig(_Section):
-    """The HTTP API, as `telemetry api` serves it."""
-
-    address: str = Field("127.0.0.1", description="where it listens; not loopback needs TLS or a proxy")
-    port: int = Field(8420, ge=0, le=65535, description="0 picks a free port")
-    cert_file: Path | None = Field(None, description="TLS certificate with its chain")
-    key_file: Path | None = Field(None, description="its key (0600)")
-    trusted_proxies: tuple[str, ...] = Field(
-        (), description="addresses of proxies whose X-Forwarded-For and -Proto are believed, as in 10.0.0.2"
-    )
-    origin: str = Field("", description="what browsers call it, as in https://example.org; without, the Host header's")
-    cookie_secure: bool = Field(True, description="sessions over TLS alone; off on loopback without TLS")
-    connections: int = Field(4, ge=1, le=32, description="database connections of each role, at most")
-    body_bytes: int = Field(64 * 1024, ge=1024, le=2**24, description="larger requests are refused")
-    requests_per_minute: int = Field(600, ge=1, le=10**6, description="of one token or account")
-    rows_per_hour: int = Field(5_000_000, ge=1000, description="values that one token or account is given")
-    rows_per_request: int = Field(200_000, ge=1000, le=2_000_000, description="values that one answer could have")
-    concurrent: int = Field(8, ge=1, le=1000, description="requests of one token or account at once")
-    streams: int = Field(4, ge=0, le=1000, description="of these, live streams and exports")
-    heartbeat_s: float = Field(15.0, gt=0, le=300, description="a live stream without news says so as often")
-    shutdown_s: float = Field(10.0, gt=0, le=300, description="requests under way are waited for so long")
-
-
-class MailConfig(_Section):
-    """E-mail: alerts, and what accounts need. Leave ``host`` empty for none."""
-
-    host: str = Field("", description="SMTP server; empty: no mail is sent")
-    port: int = Field(587, ge=1, le=65535, description="587 with starttls, 465 with tls")
-    encryption: Literal["starttls", "tls", "none"] = Field(
-        "starttls", description="none for loopback only: mail says who has an account"
-    )
-    ca_file: Path | None = Field(None, description="certificate authority; the system's without")
-    username: str | None = Field(None, description="user at the SMTP server; none: without authentication")
-    password_file: Path | None = Field(None, description="file (0600) that holds the password")
-    sender: str = Field("", description="address that mail comes from")
-    link_base: str = Field("", description="https://… of the page that mails refer to; empty: they name none")
-    timeout_s: float = Field(20.0, gt=0, le=300, description="a mail is given up after this, and tried again")
-
-
-class AccessConfig(_Section):
-    """People's accounts."""
-
-    sign_up: Literal["open", "invited"] = Field(
-        "open", description="open: anybody may become an owner; invited: with a code of `telemetry account invite` only"
-    )
-    idle_hours: float = Field(12.0, gt=0, le=720, description="a session without a request ends; operators': 1 hour")
-    session_days: float = Field(14.0, gt=0, le=90, description="a session ends in any case; operators': 12 hours")
-
-
-class AlertsConfig(_Section):
-    """Looking for what is wrong with devices. Nothing leaves the service by it: see webhooks and mail."""
-
-    enabled: bool = Field(True, description="look for alarms, silent devices and low production")
-    interval_s: float = Field(60.0, ge=1, le=3600, description="seconds between looks for alarms and silent devices")
-    production_interval_s: float = Field(
-        10_800.0,
-        ge=60,
-        le=86_400,
-        description="seconds between judgements of production: each reads six weeks of windows",
-    )
-
-
-class WebhooksConfig(_Section):
-    """Telling recipients' machines of alerts."""
-
-    enabled: bool = Field(False, description="deliver alerts to the addresses that recipients gave")
-    loopback: bool = Field(False, description="also take http and https on loopback; for trials on one machine only")
-    ca_file: Path | None = Field(None, description="certificate authority; the system's without")
-    timeout_s: float = Field(10.0, gt=0, le=60, description="an answer takes no longer, or it is tried again")
-    at_once: int = Field(16, ge=1, le=256, description="requests under way at once")
-    per_recipient: int = Field(10, ge=1, le=1000, description="webhooks that one recipient may have")
 
 
 class Config(BaseSettings):

@@ -569,3 +569,20 @@ async def everything(world) -> bytes:
     rows = [row[0] for name in names for row in await world.admin.fetch(f"SELECT t::text FROM {name} AS t")]
     assert len(rows) > 10
     return "\n".join(rows).encode()
+
+
+class TestLetters:
+    async def test_a_mail_that_the_server_puts_off_is_sent_again(self, world):
+        world.server.replies = ["451 come again"]
+        await world.signed_up()
+
+    async def test_a_mail_that_cannot_be_sent_is_reported_without_its_address_and_holds_up_no_other(self, world):
+        reported = []
+        access = world.assembled(report=reported.append)
+        async with access.people.letters.running():
+            for email in ("nobody@example.test", EMAIL):  # the server knows nobody of that name
+                await access.signing_up.sign_up(NewPerson(email, True, "Example"), HOME)
+            await access.people.letters.drained()
+        assert [str(mail["To"]) for mail in world.server.mails] == [EMAIL]
+        assert len(reported) == 1
+        assert "nobody" not in str(reported[0])

@@ -3,7 +3,6 @@
 Every predicate of the policies is removed once, and what can be seen must then differ (rule 18).
 """
 
-import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -13,6 +12,7 @@ import pytest_asyncio
 
 from telemetry.store.sql import migrations
 from tests.support import consents
+from tests.support.predicates import apply, mutations
 from tests.support.store import Store
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -209,56 +209,21 @@ class TestWhatIsSeen:
 
 # --- mutation ----------------------------------------------------------------------------------------------------
 
-_OBJECT = re.compile(r"^CREATE (?:FUNCTION.*?^(?:\$\$;|AS \$\$ .*?\$\$;)|POLICY [^;]*;)$", re.MULTILINE | re.DOTALL)
-_BLOCK = re.compile(r"^(\s*)(AND |)NOT EXISTS \( -- predicate: ([^\n]+)\n.*?-- end$", re.MULTILINE | re.DOTALL)
-_LINE = re.compile(r"^(\s*)((?:SELECT CASE WHEN|WHERE|AND|ON|OR) |)(.*?),? -- predicate: (.+)$", re.MULTILINE)
-
 
 def text_of_views() -> str:
     """The migration that makes the policies."""
     return next(one.text for one in migrations("telemetry") if one.name.endswith("_views"))
 
 
-def _without(match: re.Match[str], instant: bool) -> str:
-    return "" if instant else f"{match[1]}{match[2]}true"
-
-
-def mutations() -> dict[str, tuple[str, str]]:
-    """Name → the object as it is, and without one predicate."""
-    found: dict[str, tuple[str, str]] = {}
-    for match in _OBJECT.finditer(text_of_views()):
-        statement = match[0]
-        name = re.match(r"CREATE (?:FUNCTION (\S+)\(|POLICY (\S+ ON \S+))", statement)
-        assert name is not None
-        title = name[1] or name[2]
-        for block in _BLOCK.finditer(statement):
-            changed = f"{statement[: block.start()]}{block[1]}{block[2]}true{statement[block.end() :]}"
-            found[f"{title}: {block[3]}"] = (statement, changed)
-        for line in _LINE.finditer(statement):
-            if "NOT EXISTS (" in line[0]:
-                continue
-            one_of_greatest = line[0].split(" -- ")[0].endswith(",")
-            changed = f"{statement[: line.start()]}{_without(line, one_of_greatest)}{statement[line.end() :]}"
-            found[f"{title}: {line[4]}"] = (statement, changed)
-    return found
-
-
-async def apply(admin: Any, statement: str) -> None:
-    if policy := re.match(r"CREATE POLICY (\S+) ON (\S+)", statement):
-        await admin.execute(f"DROP POLICY {policy[1]} ON {policy[2]}; {statement}")
-    else:
-        await admin.execute(statement.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
-
-
 def test_every_predicate_is_among_the_mutations() -> None:
-    assert len(mutations()) == text_of_views().count("-- predicate: ")
+    assert len(mutations(text_of_views())) == text_of_views().count("-- predicate: ")
 
 
-@pytest.mark.parametrize("mutation", mutations())
+@pytest.mark.parametrize("mutation", mutations(text_of_views()))
 async def test_without_a_predicate_something_else_is_seen(seeded: Store, mutation: str) -> None:
     admin, connection = await seeded.admin(), await seeded.connect("views")
     before = await everything(connection)
-    original, changed = mutations()[mutation]
+    original, changed = mutations(text_of_views())[mutation]
     await admin.execute("SET ROLE telemetry_owner")
     await apply(admin, changed)
     try:

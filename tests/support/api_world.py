@@ -189,6 +189,7 @@ async def api_world(
     *,
     clock: Callable[[], datetime] | None = None,
     sections: Mapping[str, Any] | None = None,
+    dsn: Callable[[str], str] | None = None,
     **api: Any,
 ) -> AsyncIterator[ApiWorld]:
     """The API in this process on a socket of its own. ``api``: of the config section; ``sections``: others.
@@ -206,7 +207,7 @@ async def api_world(
             open_context(
                 config,
                 StoreKeystore(),
-                lambda database: store.postgres.dsn(database, ""),
+                dsn or (lambda database: store.postgres.dsn(database, "")),
                 keks=StoreKeks(),
                 views_clock=clock,
             )

@@ -22,7 +22,8 @@ _ADAPTERS = _PURE | {"codecs", "privacy", "ports", "config", "observe", "pipelin
 _INNER = _ADAPTERS | {"sources", "store"}
 MAY_IMPORT = {
     "errors": set(),
-    "config": _PURE,
+    "config": _PURE | {"config_outward"},
+    "config_outward": set(),
     "config_text": {"errors", "config"},
     "model": {"errors"},
     "codecs": _PURE,

@@ -1,7 +1,7 @@
 """Everything about who asks, put together for one process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,7 @@ from telemetry.access.accounts import People
 from telemetry.access.authenticator import DatabaseAuthenticator
 from telemetry.access.claims import Claims
 from telemetry.access.keeping import PasswordKeeping, Sessions
-from telemetry.access.letters import Letters
+from telemetry.access.letters import Letters, unheard
 from telemetry.access.logging_in import LoggingIn
 from telemetry.access.passwords import Passwords
 from telemetry.access.records import SQL, Clock, Connections, transaction, utc_now
@@ -80,10 +80,12 @@ def assemble(
     register: Register | None = None,
     config: AccessConfig | None = None,
     passwords: Passwords | None = None,
+    report: Callable[[Exception], object] = unheard,
     clock: Clock = utc_now,
 ) -> Access:
     """``pool``: of the role ``telemetry_access``. ``access_key``, ``api_key``: the keystore's secrets ACCESS and API.
     ``register``: adds an owner who signs up without a code; not called where the configuration wants codes.
+    ``report``: told why a mail was given up.
     """
     config = config or AccessConfig()
     keys = AccessKeys(access_key)
@@ -91,7 +93,7 @@ def assemble(
         pool,
         keys,
         passwords or Passwords(),
-        Letters(mailer),
+        Letters(mailer, report=report),
         Throttle(pool, keys, clock=clock),
         timedelta(days=config.session_days),
         timedelta(hours=config.idle_hours),

@@ -15,16 +15,24 @@ Writing = Callable[[], Awaitable[Mail | None]]
 """Looks up whether there is something to be written, and writes it. Runs after the answer."""
 
 
-class Letters:
-    """One after another, in one event loop. ``failed``: how many were given up, and why the last one was."""
+def unheard(_error: Exception) -> None:
+    """Nobody is told."""
 
-    def __init__(self, mailer: Mailer, *, pauses_s: tuple[float, ...] = _PAUSES_S) -> None:
+
+class Letters:
+    """One after another, in one event loop. ``report`` is told why one was given up."""
+
+    def __init__(
+        self,
+        mailer: Mailer,
+        *,
+        report: Callable[[Exception], object] = unheard,
+        pauses_s: tuple[float, ...] = _PAUSES_S,
+    ) -> None:
         self._mailer = mailer
+        self._report = report
         self._pauses_s = pauses_s
         self._waiting: asyncio.Queue[Writing] = asyncio.Queue(MAX_WAITING)
-        self.sent = 0
-        self.failed = 0
-        self.last_error: Exception | None = None
 
     @property
     def link_base(self) -> str:
@@ -64,8 +72,7 @@ class Letters:
             try:
                 await self._write(writing)
             except Exception as error:
-                self.failed += 1
-                self.last_error = error
+                self._report(error)
             finally:
                 self._waiting.task_done()
 
@@ -79,7 +86,5 @@ class Letters:
             except DeliveryUnavailable:
                 await asyncio.sleep(pause_s)
             else:
-                self.sent += 1
                 return
         await self._mailer.send(mail)
-        self.sent += 1

@@ -27,13 +27,14 @@ class Known:
 
 @dataclass(slots=True)
 class Changes:
-    """What is to be stored: (device, instant, severity) that begin, and (device, instant) that end what is open.
+    """What is to be stored: (device, instant) that end what is open, and what begins: (device, instant, instant of its
+    end or None, severity).
 
     What ends goes first: a device has one open alert of a kind.
     """
 
     ends: list[tuple[int, int]] = field(default_factory=list)
-    begins: list[tuple[int, int, int]] = field(default_factory=list)
+    begins: list[tuple[int, int, int | None, int]] = field(default_factory=list)
 
 
 def severity_of(state: Mapping[str, int | None]) -> int | None:
@@ -77,10 +78,7 @@ def _changes_of(
         after = end
     elif known is not None and known.closed_us is not None:
         after = known.closed_us
-    # One change a pass: what began since then, the next pass ends.
-    begun = next((span for span in spans if span[0] >= after), None)
-    if begun is not None:
-        changes.begins.append((device, begun[0], begun[2]))
+    changes.begins += [(device, *span) for span in spans if span[0] >= after]
 
 
 def _spans(rows: Sequence[Mapping[str, Any]], now_us: int) -> list[tuple[int, int | None, int]]:

@@ -73,7 +73,7 @@ async def store(connection: Any, kind: AlertKind, changes: Changes, now_us: int)
     async with connection.transaction():
         ended = [list(column) for column in zip(*changes.ends, strict=True)] or [[], []]
         await connection.execute(SQL["close"], kind, *ended, now_us)
-        begun = [list(column) for column in zip(*changes.begins, strict=True)] or [[], [], []]
+        begun = [list(column) for column in zip(*changes.begins, strict=True)] or [[], [], [], []]
         keys = [secrets.randbits(63) or 1 for _ in changes.begins]
         await connection.execute(SQL["open"], keys, kind, *begun, now_us)
 

@@ -45,7 +45,7 @@ class Found:
 
     def count(self, changes: Changes) -> None:
         self.begun += len(changes.begins)
-        self.ended += len(changes.ends)
+        self.ended += len(changes.ends) + sum(end is not None for _, _, end, _ in changes.begins)
 
 
 class AlertFinder:
@@ -118,7 +118,7 @@ class AlertFinder:
         for device, row in heard.items():
             due = last[device] + row["silence_s"] * _SECOND_US
             if device not in opened and due < now_us:
-                changes.begins.append((device, due, WARNING))
+                changes.begins.append((device, due, None, WARNING))
         await self._store(connection, AlertKind.STALE, changes, now_us, found)
         if spoke:
             noted = {device: row["last"] for device, row in spoke.items()}
@@ -159,7 +159,7 @@ class AlertFinder:
             else:
                 begun = find_low(made, self._dark(device, tops))
                 if begun is not None and begun.since_us >= (0 if before is None else before.closed_us or 0):
-                    changes.begins.append((device, begun.since_us, ERROR if begun.off else WARNING))
+                    changes.begins.append((device, begun.since_us, None, ERROR if begun.off else WARNING))
         return changes
 
     def _dark(self, device: int, tops: dict[int, dict[int, float]]) -> frozenset[int]:

@@ -134,8 +134,8 @@ class Teller:
             for message in messages:
                 group.create_task(one(message))
         waiting = await self._outbox.tidy(self._clock())
-        ended = [counts[name] for name in ("delivered", "failed", "withdrawn", "given_up")]
-        self._observer.messages_sent(events.MessagesSent(*ended, waiting))
+        ended = {name: counts[name] for name in ("delivered", "failed", "withdrawn", "given_up")}
+        self._observer.messages_sent(events.MessagesSent(**ended, waiting=waiting))
         return len(messages) == at_most
 
     async def _still_shown(self, messages: Iterable[Message]) -> dict[tuple[_Who, int | None], Shown]:

@@ -162,7 +162,7 @@ async def open_context(
     naming = Pool(connect("telemetry_views", "keys"), size=size)
     opener = PooledOpener(pools, blind, wrapped)
     names = Names(PooledKeys(naming, wrapped), opener)
-    access = _access(config, keystore, pools, opener)
+    access = _access(config, keystore, pools, opener, told)
     try:
         async with access.running():
             yield Context(
@@ -213,13 +213,14 @@ def _pools(connect: Callable[..., Connect], size: int) -> Pools:
     )
 
 
-def _access(config: Config, keystore: Keystore, pools: Pools, opener: PooledOpener) -> Access:
-    """Accounts, sessions and tokens."""
+def _access(config: Config, keystore: Keystore, pools: Pools, opener: PooledOpener, observer: Observer) -> Access:
+    """Accounts, sessions and tokens. A mail that is given up is told as a delivery that failed."""
     return assemble(
         pools.access,
         access_key=keystore.secret(ACCESS),
         api_key=keystore.secret(API),
         mailer=Mailer(config.mail),
         register=opener.register,
+        report=lambda error: observer.job_failed(events.JobFailed(events.Job.DELIVERY, error)),
         config=config.access,
     )

@@ -72,7 +72,8 @@ async def serving(context: Context) -> AsyncIterator[int]:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is broken off on purpose is no error
     settings: dict[str, Any] = {}
     if config.cert_file is not None and config.key_file is not None:
-        settings = {"ssl_context_factory": lambda *_: _tls(config)}
+        tls = _tls(config)
+        settings = {"ssl_context_factory": lambda *_: tls}
     server = _Server(
         uvicorn.Config(
             build(context),
@@ -105,8 +106,10 @@ async def serving(context: Context) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         begun.cancel()
-        await task
-        listener.close()
+        try:
+            await task
+        finally:
+            listener.close()
 
 
 def _tls(config: ApiConfig) -> ssl.SSLContext:

@@ -2,7 +2,7 @@
 
 A recipient chooses the address, and the service stands inside of somebody's network: whatever is not public is refused
 (server-side request forgery, OWASP API7:2023). The name is resolved once for each attempt, every address that it has
-must be public, and the connection goes to one of those, so that a name that changes in between changes nothing.
+must be public, and the connection goes to those, so that a name that changes in between changes nothing.
 """
 
 import asyncio
@@ -69,8 +69,8 @@ def parse(url: str, *, loopback: bool = False) -> Target:
     return Target(parts.scheme, host, port, _path(parts))
 
 
-async def resolve(target: Target, *, loopback: bool = False) -> str:
-    """One address of the target, all of whose addresses are public.
+async def resolve(target: Target, *, loopback: bool = False) -> list[str]:
+    """The addresses of the target, all of which are public, in the system's order.
 
     Raises:
         AddressRefused: one of them is not.
@@ -87,7 +87,7 @@ async def resolve(target: Target, *, loopback: bool = False) -> str:
         raise DeliveryUnavailable("the name of a webhook's address is not known now")
     if not all(is_public(each) or (own and each.is_loopback) for each in addresses):
         raise AddressRefused("a webhook's name leads to an address that is not public", remedy=_REMEDY)
-    return str(addresses[0])
+    return list(dict.fromkeys(map(str, addresses)))
 
 
 def is_public(address: _Address) -> bool:

@@ -3,11 +3,12 @@
     collected ─▶ waiting ─▶ claimed (until its lease is over) ─▶ delivered | withdrawn | refused | given up
                     ▲─────────── failed: later, with jitter ──────────┘
 
-A process that is killed loses its lease and nothing else. Whoever comes too late changes nothing but to say "delivered".
+A process that is killed loses its lease and nothing else. Whoever comes too late changes nothing, but may say that it
+was delivered.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -115,17 +116,7 @@ class Outbox:
         """What is due, for as long as the lease."""
         async with transaction(self._pool, "taking what is due") as connection:
             rows = await connection.fetch(_SQL["claim"], now, now + lease, at_most, webhooks, mails)
-        return [
-            Message(
-                row["message_key"],
-                Event(row["event"]),
-                *(row[name] for name in ("alert_key", "webhook_key", "alert_mail_key", "recipient_key", "owner_key")),
-                *(row[name] for name in ("purpose", "account_key", "created_at", "attempts", "due_at", "sealed")),
-                row["failing_since"],
-                row["disabled_at"] is not None,
-            )
-            for row in rows
-        ]
+        return [_message(row) for row in rows]
 
     async def end(self, message: Message, as_: End, now: datetime) -> None:
         """A message's end; one that was delivered says that its webhook works."""
@@ -135,7 +126,7 @@ class Outbox:
                 await connection.execute(_SQL["working"], message.webhook_key)
 
     async def failed(self, message: Message, now: datetime) -> End | None:
-        """Try again later, or give the message up; a webhook that fails for long is disabled. None: it is tried again."""
+        """Try again later (None), or give the message up. A webhook that fails for long is disabled."""
         again = message.retry_at(now)
         lasting = message.failing_since is not None and now - message.failing_since >= LASTING
         async with transaction(self._pool, "noting a failure") as connection:
@@ -167,3 +158,14 @@ class Outbox:
             await connection.execute(_SQL["forget"], now - _KEPT)
             waiting: int = await connection.fetchval(_SQL["waiting"])
         return waiting
+
+
+def _message(row: Mapping[str, Any]) -> Message:
+    same = ("alert_key", "webhook_key", "alert_mail_key", "recipient_key", "owner_key", "purpose", "account_key")
+    return Message(
+        key=row["message_key"],
+        event=Event(row["event"]),
+        lease=row["due_at"],
+        disabled=row["disabled_at"] is not None,
+        **{name: row[name] for name in (*same, "created_at", "attempts", "sealed", "failing_since")},
+    )

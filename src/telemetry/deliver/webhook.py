@@ -6,6 +6,7 @@ https://github.com/standard-webhooks/standard-webhooks: headers ``webhook-id``, 
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import secrets
 import ssl
@@ -70,14 +71,21 @@ class WebhookSender:
         }
         try:
             async with asyncio.timeout(self._config.timeout_s):
-                address = await resolve(target, loopback=self._config.loopback)
-                status = await self._status(target, address, headers, body)
+                addresses = await resolve(target, loopback=self._config.loopback)
+                status = await self._first(target, addresses, headers, body)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
             raise DeliveryUnavailable(f"a webhook was not reached ({type(error).__name__})") from None
         if status == _GONE:
             raise DeliveryRefused("a webhook says that it is gone (HTTP 410)")
         if not 200 <= status < 300:
             raise DeliveryUnavailable(f"a webhook did not take a message (HTTP {status})")
+
+    async def _first(self, target: Target, addresses: list[str], headers: dict[str, str], body: bytes) -> int:
+        """The answer of the first address that can be connected to."""
+        for address in addresses[:-1]:
+            with contextlib.suppress(httpx.ConnectError):
+                return await self._status(target, address, headers, body)
+        return await self._status(target, addresses[-1], headers, body)
 
     async def _status(self, target: Target, address: str, headers: dict[str, str], body: bytes) -> int:
         """The answer's status; what it says is not read."""

@@ -33,16 +33,14 @@ _RECENT_US: Final[Mapping[Resolution, tuple[int, ...]]] = {
     Resolution.P1D: (3 * _DAY_US,),
     Resolution.P1M: (65 * _DAY_US,),
 }
-_TRIES: Final = 6  # of going further back, each to where the series has something that may be shown
+_TRIES: Final = 8  # of going further back, each to where the series has something, and twice as far as the last
 
 Key = tuple[int, ...]
 """(device,) or (device, index of the field)."""
 
 
 async def latest(views: Views, viewer: Viewer, query: Query, *, part: Part = WHOLE, way: Way = Way.VIEW) -> View:
-    """Of each device and field the last row that a view of ``query`` would show; a field without one has none.
-
-    Where windows of several resolutions end together the one that starts last is taken.
+    """Of each device and field the row of a view of ``query`` that starts last; a field without one has none.
 
     Raises:
         NotVisible: a site or device asked for does not exist or is not shared.
@@ -58,7 +56,7 @@ async def latest(views: Views, viewer: Viewer, query: Query, *, part: Part = WHO
 async def last_windows(
     views: Views, seen: Opened, subjects: Sequence[Subject], query: Query, *, of_devices: bool = False
 ) -> pl.DataFrame:
-    """SHOWN_SCHEMA: of each device and field the last row shown; ``of_devices``: of each device the last one alone."""
+    """SHOWN_SCHEMA: of each device and field the row that starts last; ``of_devices``: of each device one alone."""
     search = _Search(views, seen, query, of_devices=of_devices)
     groups: dict[Resolution, list[Subject]] = {}
     for subject in subjects:
@@ -69,7 +67,8 @@ async def last_windows(
         left: list[Subject] = group
         for ago in _RECENT_US[resolution]:
             left = await search.at(left, seen.now_us - ago, query.range_us[1])
-        await search.back(left, seen.now_us - _RECENT_US[resolution][-1])
+        if left:
+            await search.back(left, seen.now_us - _RECENT_US[resolution][-1] + longest_us(left))
     return search.rows()
 
 
@@ -83,7 +82,7 @@ class _Search:
 
     def rows(self) -> pl.DataFrame:
         """The last row of each key."""
-        return pl.concat(self._found).sort("end", "start").unique(self._key, keep="last")
+        return pl.concat(self._found).sort("start", "end").unique(self._key, keep="last")
 
     async def at(self, subjects: Sequence[Subject], since_us: int, until_us: int) -> list[Subject]:
         """Look at windows that start in a span; what is left to be found."""
@@ -92,7 +91,7 @@ class _Search:
             return list(subjects)
         asked = Asked(self._query.resolution, self._query.range_us, (since, until_us), self._seen.now_us)
         some = pl.concat(await self._views.windows(self._seen, subjects, asked) or self._found[:1])
-        self._found.append(some.sort("end", "start").unique(self._key, keep="last"))
+        self._found.append(some.sort("start", "end").unique(self._key, keep="last"))
         return self._without(subjects, set(some.select(self._key).unique().iter_rows()))
 
     def _without(self, subjects: Sequence[Subject], found: set[Key]) -> list[Subject]:
@@ -109,15 +108,17 @@ class _Search:
 
     async def back(self, subjects: Sequence[Subject], before_us: int) -> None:
         """Go back to where the series has something of these, until it is shown or there is no more."""
-        bounds: dict[Key, int] = {}
+        before_us, bounds = min(before_us, self._query.range_us[1]), dict[Key, int]()
         left = list(subjects)
-        for _ in range(_TRIES):
+        for number in range(_TRIES):
             following: list[Subject] = []
             starts = await self._newest(left, bounds, before_us)
             for start, group in self._by_start(left, starts).items():
-                low = start - longest_us(group)
-                following += await self.at(group, low, start + 1)
-                bounds |= {key: low for subject in group for key in self._keys(subject)}
+                # All windows with a part from here on begin in what is looked at.
+                longest = longest_us(group)
+                bound = start - (longest << number)
+                following += await self.at(group, bound - longest, start + 1)
+                bounds |= {key: bound for subject in group for key in self._keys(subject)}
             left = following
             if not left:
                 return

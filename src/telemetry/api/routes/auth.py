@@ -44,7 +44,9 @@ class SignUp(_Body):
     """Who wants an account."""
 
     email: Email
-    of_age: bool = Field(description="the person states to be 18 or older; there are no accounts for others")
+    of_age: bool = Field(
+        strict=True, description="the person states to be 18 or older; there are no accounts for others"
+    )
     name: str = Field("", max_length=500, description="of the owner; needed without a code")
     code: SecretStr | None = Field(None, max_length=100, description="that whoever runs the service handed out")
 

@@ -33,13 +33,13 @@ class NewToken(_Body):
     purposes: list[SharingPurpose] | None = Field(
         None, min_length=1, max_length=16, description="of a recipient alone: what for; all without"
     )
-    days: int = Field(90, ge=1, le=366, description="how long it lives")
+    days: int = Field(90, ge=1, le=366, strict=True, description="how long it lives")
 
 
 class Rotation(_Body):
     """How long the old token lives on."""
 
-    overlap_hours: float = Field(24.0, ge=0, le=720)
+    overlap_hours: float = Field(24.0, ge=0, le=720, strict=True)
 
 
 class TokenShown(BaseModel):

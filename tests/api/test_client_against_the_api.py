@@ -1,7 +1,6 @@
 """The client against a real API over a real database."""
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest_asyncio
 from telemetry import client
 from telemetry.access.principal import Scope
 from tests.support import consents
+from tests.support.alerts import add_alert
 from tests.support.api_world import PATIENCE_S, ApiWorld, api_world, quarter
 from tests.support.proxy import Proxy
 from tests.support.store import Store, migrated, store  # noqa: F401
@@ -37,8 +37,7 @@ async def home(store: Store, tmp_path: Path) -> AsyncIterator[ApiWorld]:  # noqa
 
 
 async def token(world: ApiWorld, key: int = LOOKER, **more: Any) -> str:
-    made: Any = world.token(key, **more)
-    return await made if inspect.isawaitable(made) else made
+    return await world.token(key, **more)
 
 
 async def waited(call: Any, *args: Any, **more: Any) -> Any:
@@ -162,3 +161,34 @@ async def test_an_export_holds_what_series_hold(home: ApiWorld, tmp_path: Path, 
 
 def iso(instant: Any) -> str:
     return instant.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def test_the_latest_values_are_one_row_a_field(home: ApiWorld) -> None:
+    async with client.AsyncClient(home.base, await token(home)) as api:
+        rows = await api.latest(fields=["ac_power_w"])
+    assert sorted(rows["value"]) == [100.0, 200.0, 300.0]
+
+
+async def test_changes_go_on_from_a_cursor(home: ApiWorld) -> None:
+    since = quarter(20)
+    async with client.AsyncClient(home.base, await token(home)) as api:
+        first = await api.changes(since, fields=["ac_power_w"])
+        assert first.rows.height == 12
+        await home.series([{"device_key": DEVICE, "start": quarter(9), "amount": mean_amount(7)}])
+        second = await api.changes(since, first.cursor, fields=["ac_power_w"])
+        assert 7.0 in second.rows["value"].to_list()
+        assert {device.device for device in second.devices} == {device.device for device in first.devices}
+        assert set(first.renewed) == {device.device for device in first.devices}
+        with pytest.raises(client.InvalidRequest):
+            await api.changes(since, first.cursor, fields=["grid_power_w"])
+
+
+async def test_alerts_are_those_that_are_granted(home: ApiWorld) -> None:
+    opened = quarter(8)
+    await add_alert(home.admin, DEVICE, opened)
+    async with client.AsyncClient(home.base, await token(home)) as api:
+        assert await api.alerts(quarter(20), UNTIL) == ()
+        more = {"serial": "pseudonym", "fields": [], "classes": ["alert"]}
+        await consents.add_grant(home.admin, 2, OWNER, LOOKER, **more)
+        (alert,) = await api.alerts(quarter(20), UNTIL, open_only=True)
+        assert (alert.opened, alert.closed, alert.resolution) == (opened, None, "PT15M")

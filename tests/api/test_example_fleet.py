@@ -16,7 +16,7 @@ LOOKER, HOMES, BROKEN = 1, 5, 3
 
 
 async def a_week(world: ApiWorld) -> None:
-    """Homes with one inverter each, of different size under one sky; one of them made less than half of it yesterday."""
+    """Homes with one inverter each, of different size under one sky; yesterday one made less than half of it."""
     await consents.add_recipient(world.admin, LOOKER)
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     rows = []

@@ -146,7 +146,8 @@ def main() -> int:
     if options.stage:
         return answer_stage(options.stage, options.answer, quick=options.quick)
     known = stage_names()
-    if unknown := set(options.only or ()) - set(known):
+    options.only = [name.replace("-", "_") for name in options.only or ()]
+    if unknown := set(options.only) - set(known):
         parser.error(f"no such stage: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     names = [name for name in known if not options.only or name in options.only]
     facts = machine()

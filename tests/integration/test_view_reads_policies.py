@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from telemetry.store.sql import migrations
 from tests.integration import test_view_policies as policies
-from tests.support import consents
+from tests.support import consents, predicates
 from tests.support.store import Store
 
 TEXT = next(one.text for one in migrations("telemetry") if one.name.endswith("_views_reads"))
@@ -129,15 +129,15 @@ async def test_what_is_kept_is_told_of_devices_that_are_seen_and_rolled_up_under
 def mutations(kind: str) -> dict[str, tuple[str, str]]:
     """Name → an object of this kind as it is, and without one predicate."""
     found: dict[str, tuple[str, str]] = {}
-    for match in policies._OBJECT.finditer(TEXT):
+    for match in predicates._OBJECT.finditer(TEXT):
         statement = match[0]
         name = statement.split(" (", 1)[0].split("(", 1)[0].removesuffix(" FOR SELECT TO telemetry_views USING")
         if not statement.startswith(f"CREATE {kind}"):
             continue
-        for block in policies._BLOCK.finditer(statement):
+        for block in predicates._BLOCK.finditer(statement):
             changed = f"{statement[: block.start()]}{block[1]}{block[2]}true{statement[block.end() :]}"
             found[f"{name}: {block[3]}"] = statement, changed
-        for line in policies._LINE.finditer(statement):
+        for line in predicates._LINE.finditer(statement):
             if "NOT EXISTS (" not in line[0]:
                 changed = f"{statement[: line.start()]}{line[1]}{line[2]}true{statement[line.end() :]}"
                 found[f"{name}: {line[4]}"] = statement, changed
@@ -154,11 +154,11 @@ async def test_without_a_predicate_of_a_function_something_else_is_told(seeded: 
     admin, connection = await store.admin(), await store.connect("views")
     original, changed = mutations("FUNCTION")[mutation]
     await admin.execute("SET ROLE telemetry_owner")
-    await policies.apply(admin, changed)
+    await predicates.apply(admin, changed)
     try:
         assert await renewed(connection, policies.SESSIONS["looker"], position) != RENEWED
     finally:
-        await policies.apply(admin, original)
+        await predicates.apply(admin, original)
         await admin.execute("RESET ROLE")
     assert await renewed(connection, policies.SESSIONS["looker"], position) == RENEWED
 
@@ -169,13 +169,13 @@ async def test_without_a_predicate_of_a_policy_something_else_is_seen(store: Sto
     await policies.seed(admin)
     original, changed = mutations("POLICY")[mutation]
     await admin.execute("SET ROLE telemetry_owner")
-    await policies.apply(admin, original)  # other tests put back what an earlier migration says
+    await predicates.apply(admin, original)  # other tests put back what an earlier migration says
     before = await policies.everything(connection)
-    await policies.apply(admin, changed)
+    await predicates.apply(admin, changed)
     try:
         assert await policies.everything(connection) != before
     finally:
-        await policies.apply(admin, original)
+        await predicates.apply(admin, original)
         await admin.execute("RESET ROLE")
     assert await policies.everything(connection) == before
     await consents.clear(admin)

@@ -346,8 +346,7 @@ class TestWithoutRowLevelSecurity:
 
     async def seen(self, world: ViewWorld) -> list[tuple[str, Any]]:
         world.now = NOW
-        async with world.views.seeing(Viewer(LOOKER, SharingPurpose.MAINTENANCE)) as (_, sight, names):
-            named = await names.of(sight)
+        async with world.views.seeing(Viewer(LOOKER, SharingPurpose.MAINTENANCE)) as (_, sight, named):
             found = await read_alerts(world.admin, sight, named, (us(NOW - 90 * DAY), us(NOW + DAY)))
         return [(one.device[:4], one.opened_us) for one in found]
 

@@ -88,9 +88,11 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is new or corrected, and now and then what you have already. A row takes the place of an earlier one of the same device, field, resolution, grid and
-    start; coverage ``none`` says that the window is no more. ``devices``: all that are seen; drop what you have of
-    others. ``renewed``: drop what you have of these before. ``cursor``: for the next question.
+    """What is new or corrected, and now and then what you have already.
+
+    A row takes the place of an earlier one of the same device, field, resolution, grid and start; coverage ``none``
+    says that the window is no more. ``devices``: all that are seen; drop what you have of others. ``renewed``: drop
+    what you have of these before. ``cursor``: for the next question.
     """
 
     rows: pl.DataFrame

@@ -112,6 +112,10 @@ async def test_asking_needs_the_scope_and_a_session_its_csrf_token(world: ApiWor
         assert (answer.status_code, headers) == (status, headers)
 
 
+async def open_alerts(world: ApiWorld, bearer: str) -> list[int | None]:
+    return [site["alerts_open"] for site in (await world.get("/fleet", bearer)).json()["sites"]]
+
+
 async def test_alerts_are_shown_where_the_class_is_granted(world: ApiWorld) -> None:
     await two_homes(world)
     await world.admin.execute(
@@ -121,7 +125,9 @@ async def test_alerts_are_shown_where_the_class_is_granted(world: ApiWorld) -> N
     )
     bearer = await world.token(LOOKER)
     assert (await world.get("/alerts", bearer, **RANGE)).json()["alerts"] == []
+    assert await open_alerts(world, bearer) == [None, None]
     await world.admin.execute("UPDATE consent.active_grant SET classes = '{alert}'")
+    assert sorted(await open_alerts(world, bearer)) == [0, 1]
     (alert,) = (await world.get("/alerts", bearer, **RANGE)).json()["alerts"]
     assert (alert["kind"], alert["severity"], alert["closed"]) == ("stale", 3, None)
     assert (await world.get("/alerts", await world.token(OTHER), **RANGE)).json()["alerts"] == []

@@ -1,5 +1,8 @@
 -- Reading faster: names found again without adding up what everybody granted.
 
+-- A recipient's own reads, newest first.
+CREATE INDEX ON audit.read (recipient_key, read_key);
+
 -- What has a name for the recipient, device by device: its site, its owner and the token epoch of both. It takes no
 -- argument and tells no more than `consent.sight()` does: settings of the session decide, 'telemetry.scope' included.
 CREATE FUNCTION consent.seen_names() RETURNS TABLE (

@@ -55,6 +55,7 @@ class SiteShown(_Shown):
     kinds: list[KindShown]
     devices: int = Field(ge=0, description="how many are seen")
     last_seen: datetime | None = Field(description="end of the last window shown, if in the last 35 days")
+    alerts_open: int | None = Field(ge=0, description="null where alerts are granted of no device there")
 
 
 class FleetPage(_Shown):

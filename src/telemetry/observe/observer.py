@@ -18,6 +18,7 @@ from telemetry.errors import PlanOutdated, StoreUnavailable
 from telemetry.model.batch import MICROSECONDS, Reason, Withheld
 from telemetry.model.fields import FIELD_INDEX
 from telemetry.observe import events
+from telemetry.observe.api_told import ApiTold
 from telemetry.observe.metrics import Metrics
 
 _QUIET_S: Final = 10.0  # a repetitive event is logged at most this often
@@ -53,7 +54,7 @@ def _names(kind: type[StrEnum]) -> dict[str, str]:
     return {member.value: member.value for member in kind}
 
 
-class Observer:
+class Observer(ApiTold):
     """Turns events into metrics and log lines, and keeps the figures that ``snapshot`` shows."""
 
     def __init__(
@@ -273,16 +274,6 @@ class Observer:
         self.log(event)
 
     def radio_failed(self, event: events.RadioFailed) -> None:
-        self.log(event)
-
-    def api_started(self, event: events.ApiStarted) -> None:
-        self.log(event)
-
-    def request_answered(self, event: events.RequestAnswered) -> None:
-        route, method = event.route.value, event.method.value
-        self.metrics.api_requests.labels(route, method, str(event.status)).inc()
-        self.metrics.api_seconds.labels(route).observe(event.request_s)
-        self.metrics.api_sent.labels(route).inc(event.sent_bytes)
         self.log(event)
 
     def job_done(self, event: events.JobDone) -> None:

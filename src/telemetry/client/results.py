@@ -75,6 +75,7 @@ class Kind:
 class Site:
     """One site as it is shown. ``place``: a country, a region or an H3 cell; None where withheld. ``devices``: how many
     are seen. ``last_seen``: the end of the last window shown, None where none ended in the last 35 days.
+    ``alerts_open``: None where alerts are granted of no device there.
     """
 
     site: str
@@ -84,6 +85,7 @@ class Site:
     latitude: float | None = None
     longitude: float | None = None
     last_seen: datetime | None = None
+    alerts_open: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ class Kind:
 class Site:
     """One site as it is shown. ``place``: a country, a region or an H3 cell; None where withheld. ``devices``: how many
     are seen. ``last_seen``: the end of the last window shown, None where none ended in the last 35 days.
+    ``alerts_open``: None where alerts are granted of no device there.
     """
 
     site: str
@@ -84,13 +85,16 @@ class Site:
     latitude: float | None = None
     longitude: float | None = None
     last_seen: datetime | None = None
+    alerts_open: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is new or corrected, and now and then what you have already. A row takes the place of an earlier one of the same device, field, resolution, grid and
-    start; coverage ``none`` says that the window is no more. ``devices``: all that are seen; drop what you have of
-    others. ``renewed``: drop what you have of these before. ``cursor``: for the next question.
+    """What is new or corrected, and now and then what you have already.
+
+    A row takes the place of an earlier one of the same device, field, resolution, grid and start; coverage ``none``
+    says that the window is no more. ``devices``: all that are seen; drop what you have of others. ``renewed``: drop
+    what you have of these before. ``cursor``: for the next question.
     """
 
     rows: pl.DataFrame

@@ -17,6 +17,7 @@ class ApiConfig(Section):
 
     address: str = Field("127.0.0.1", description="where it listens; not loopback needs TLS or a proxy")
     port: int = Field(8420, ge=0, le=65535, description="0 picks a free port")
+    metrics_port: int = Field(9465, ge=0, le=65535, description="metrics and health, on observe.address; 0: a free one")
     cert_file: Path | None = Field(None, description="TLS certificate with its chain")
     key_file: Path | None = Field(None, description="its key (0600)")
     trusted_proxies: tuple[str, ...] = Field(

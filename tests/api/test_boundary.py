@@ -125,7 +125,7 @@ class TestHeaders:
             assert answer.headers.items() >= SECURITY.items()
             assert answer.headers["cache-control"] == "no-store"
             assert answer.headers["content-security-policy"].startswith("default-src 'none'")
-            assert len(answer.headers["x-request-id"]) == 24
+            assert len(answer.headers["x-request-id"]) == 15
             assert "server" not in answer.headers
             assert "access-control-allow-origin" not in answer.headers
 
@@ -194,6 +194,7 @@ class TestFailures:
         lines = [json.loads(line) for line in into.getvalue().splitlines()]
         (line,) = [each for each in lines if each["event"] == "request_answered"]
         assert line["error"]["class"] == "RuntimeError"
+        assert str(line["request"]) == answer.json()["request_id"] == answer.headers["x-request-id"]
         assert "canary" not in into.getvalue() + answer.text
 
 

@@ -28,13 +28,14 @@ PATIENCE_S = 60.0
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def installed():
     async with installation() as here:
-        port = free_port("127.0.0.1")
+        port, metrics = free_port("127.0.0.1"), free_port("127.0.0.1")
         text = await asyncio.to_thread(here.config.read_text)
         await asyncio.to_thread(
-            here.config.write_text, f"{text}\n[api]\nport = {port}\ncookie_secure = false\nshutdown_s = 5\n"
+            here.config.write_text,
+            f"{text}\n[api]\nport = {port}\nmetrics_port = {metrics}\ncookie_secure = false\nshutdown_s = 5\n",
         )
         await done(here, "recipient", "add", "example-installer", "--kind", "installer")
-        yield here, f"http://127.0.0.1:{port}"
+        yield here, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}"
 
 
 async def token(here) -> str:
@@ -74,7 +75,7 @@ async def started(here, base: str) -> asyncio.subprocess.Process:
 
 
 async def test_real_names_and_places_where_they_are_granted_and_an_end_that_waits_for_nobody(installed):
-    here, base = installed
+    here, base, beside = installed
     await shared_home(here, "--serial", "real", "--place", "exact")
     bearer = await token(here)
     process = await started(here, base)
@@ -90,6 +91,8 @@ async def test_real_names_and_places_where_they_are_granted_and_an_end_that_wait
             (device,) = answer.json()["devices"]
             assert (device["serial"], device["latitude"], device["longitude"]) == ("MADEUP-7", 52.5, 13.4)
             assert answer.json()["series"][0]["value"] == [123.0]
+        assert 'route="/api/v1/series",status="200"} 6.0' in (await client.get(f"{beside}/metrics")).text
+        assert (await client.get(f"{beside}/readyz")).json() == {"ready": True, "parts": {"database": "ok"}}
         async with client.stream("GET", "/api/v1/live", params={"purpose": "maintenance"}) as live:
             lines = live.aiter_lines()
             await anext(lines)
@@ -104,7 +107,7 @@ async def test_real_names_and_places_where_they_are_granted_and_an_end_that_wait
 
 
 async def test_a_port_that_is_taken_is_one_line(installed):
-    here, base = installed
+    here, base, _ = installed
     process = await started(here, base)
     try:
         second = await run(here)

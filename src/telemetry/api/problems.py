@@ -115,7 +115,7 @@ _TYPES: Final = (
         "Too much at once",
         "`RateLimit-Policy` says how much, `Retry-After` in how many seconds to ask again.",
     ),
-    ProblemType("internal", 500, "Something is wrong here", "It was noted. `request_id` finds it in the log."),
+    ProblemType("internal", 500, "Something is wrong here", "It was noted. `request_id` is its number in the log."),
     ProblemType(
         "unavailable", 503, "Not available now", "Something that the answer needs does not answer. Ask again shortly."
     ),
@@ -185,7 +185,7 @@ class Problem(BaseModel):
     title: str = Field(examples=["There is nothing here"])
     status: int = Field(ge=400, le=599, examples=[404])
     detail: str = Field(description="what to do about it", examples=["take the names that lists give"])
-    request_id: str = Field(description="as in X-Request-Id", examples=["8f1c2d3e4a5b6c7d8e9f0a1b"])
+    request_id: str = Field(description="as in X-Request-Id, and `request` in the log", examples=["493018275566120"])
     errors: list[ValidationFault] = Field(default_factory=list, description="for invalid requests")
     error_km: float | None = Field(
         None, description="for solar-unconfirmed: within how many kilometres the place shows; confirm exactly this"
@@ -317,5 +317,5 @@ def _example(problem: ProblemType) -> dict[str, Any]:
         "title": problem.title,
         "status": problem.status,
         "detail": problem.text,
-        "request_id": "8f1c2d3e4a5b6c7d8e9f0a1b",
+        "request_id": "493018275566120",
     }

@@ -18,8 +18,11 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestAnswered(Event):
-    """One line of the access log: ``route`` is the route's template, never the address asked for."""
+    """One line of the access log. ``request``: as in X-Request-Id. ``route``: the route's template, never the address
+    asked for.
+    """
 
+    request: int
     route: StrEnum
     method: Method
     status: int

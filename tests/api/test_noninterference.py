@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 
+from telemetry.api.app import framework
 from telemetry.api.routes import exports
 from telemetry.api.routes.exports import ExportForm
 from telemetry.embedded.postgres import EmbeddedPostgres
@@ -34,8 +35,11 @@ from tests.integration.test_view_noninterference import (
     QUARTER,
     TERMS,
     WITHHOLDING,
+    Difference,
     Terms,
+    lacks,
     seed,
+    statement,
     windows,
 )
 from tests.support import consents
@@ -152,6 +156,7 @@ async def series(world: World, asking: Asking) -> None:
 
 async def glance(world: World, asking: Asking) -> None:
     """A little of everything, for controls."""
+    await asking.get("a glance at alerts", "/alerts", **DAYS)
     for resolution in RESOLUTIONS:
         await asking.get(f"a glance at {resolution}", "/series", **EVER, resolution=resolution, fields=",".join(FIELDS))
 
@@ -213,6 +218,21 @@ async def lasting(world: World, asking: Asking) -> None:
     await asking.get("live of another", "/live", devices=world.tokens[0], sites=world.tokens[-1])
 
 
+def alert(device: int) -> Callable[[Any], Awaitable[None]]:
+    """An alert of a device, that is open."""
+    return statement(
+        "INSERT INTO readings.alert (alert_key, device_key, kind, severity, opened_at, found_at)"
+        f" VALUES ({device}, {device}, 2, 3, '{HOUR_START.isoformat()}', '{HOUR_START.isoformat()}')"
+    )
+
+
+_ALERTS: Terms = ALL | {"classes": ["alert"]}
+MORE = DIFFERENCES | {
+    "an alert of a class that is withheld": Difference(alert(DEVICE), lambda terms: not terms.get("classes"), _ALERTS),
+    "an alert of a device that is withheld": Difference(alert(BATTERY), lacks("kinds", 2), _ALERTS),
+    "an alert of another owner": Difference(alert(AWAY + 1), lambda _: True, _ALERTS),
+}
+MORE_CONTROLS = CONTROLS | {"an alert of another owner": alert(DEVICE)}
 WAYS = {"series": series, "lists": lists, "told": told, "lasting": lasting, "refusals": refusals, "glance": glance}
 ALL_WAYS = tuple(name for name in WAYS if name != "glance")
 
@@ -232,8 +252,8 @@ async def differing(
 
 async def test_with_the_least_granted_no_byte_of_any_answer_tells_of_anything_else(world: World) -> None:
     # The finer series last: it spreads otherwise what the hour holds, whatever its first quarter was.
-    order = sorted(DIFFERENCES, key=lambda name: name == "a finer series")
-    assert await differing(world, WITHHOLDING, [DIFFERENCES[name].change for name in order]) == []
+    order = sorted(MORE, key=lambda name: name == "a finer series")
+    assert await differing(world, WITHHOLDING, [MORE[name].change for name in order]) == []
 
 
 async def streamed(world: World, changes: Iterable[Callable[[Any], Awaitable[None]]]) -> bytes:
@@ -254,16 +274,28 @@ async def streamed(world: World, changes: Iterable[Callable[[Any], Awaitable[Non
 async def test_an_open_stream_is_sent_the_same_bytes_whatever_else_changes_meanwhile(world: World) -> None:
     before = await streamed(world, [])
     assert before.count(b"event: batch") == 2
-    hidden = [about.change for name, about in DIFFERENCES.items() if name != "a finer series"]
+    hidden = [about.change for name, about in MORE.items() if name != "a finer series"]
     assert await streamed(world, hidden) == before
     assert await streamed(world, [windows(DEVICE, "ac_power_w", HOUR_START + 4 * QUARTER)]) != before, "the control"
 
 
-@pytest.mark.parametrize("difference", DIFFERENCES)
+@pytest.mark.parametrize("difference", MORE)
 async def test_where_it_is_granted_the_change_is_seen(world: World, difference: str) -> None:
-    about = DIFFERENCES[difference]
-    change = CONTROLS.get(difference, about.change)
+    about = MORE[difference]
+    change = MORE_CONTROLS.get(difference, about.change)
     assert await differing(world, about.control or ALL, [change], ["glance"])
+
+
+async def test_every_address_that_a_recipient_reads_is_asked(world: World) -> None:
+    await begin(world, WITHHOLDING)
+    asking = Asking(world.api, world.bearer)
+    for way in ALL_WAYS:
+        await WAYS[way](world, asking)
+    document = framework().openapi()
+    for path, methods in document["paths"].items():
+        if "recipients" in methods.get("get", {}).get("tags", ()):
+            pattern = re.sub(r"\{\w+\}", "[^/?]+", path.removeprefix("/api/v1"))
+            assert any(re.fullmatch(pattern, one) for one in asking.paths), path
 
 
 @pytest.mark.long

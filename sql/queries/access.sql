@@ -171,6 +171,18 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 SELECT account_key, owner_key, email_sealed, password_sealed, password_version, totp_sealed, totp_proposed
 FROM access.account WHERE account_key = $1
 
+-- name: mailable
+-- The sealed address of an account that would still be let in, for a mail of alerts.
+SELECT a.email_sealed
+FROM access.account AS a
+LEFT JOIN consent.owner AS o ON o.owner_key = a.owner_key
+LEFT JOIN consent.recipient AS r ON r.recipient_key = a.recipient_key
+LEFT JOIN consent.member AS m ON m.member_key = a.member_key AND m.owner_key = a.owner_key
+WHERE a.account_key = $1
+    AND (a.owner_key IS NULL OR (o.owner_key IS NOT NULL AND o.erased_at IS NULL)) -- predicate: erased
+    AND (a.recipient_key IS NULL OR (r.recipient_key IS NOT NULL AND r.closed_at IS NULL)) -- predicate: closed
+    AND (a.member_key IS NULL OR (m.removed_at IS NULL AND 'see' = ANY (m.rights))) -- predicate: member
+
 -- name: account_by_email
 SELECT account_key, owner_key, email_sealed, password_sealed, password_version, totp_sealed, totp_proposed
 FROM access.account WHERE email_blind = $1

@@ -260,7 +260,12 @@ TABLE: dict[str, Row] = {
     "add_webhook": Row(MANAGE, just(body=MAINTENANCE | {"url": "https://hooks.example.invalid/alerts"}), 201),
     "remove_webhook": Row(MANAGE, status=204, **named("webhook", "w", webhook)),
     "test_webhook": Row(MANAGE, status=202, **named("webhook", "w", webhook)),
+    "read_alert_mails": Row("recipient person", NOTHING),
+    "set_alert_mails": Row("recipient person", just(body={"purposes": ["maintenance"]})),
     # Owners
+    "list_home_alerts": Row(SEE, just(query=RANGE)),
+    "read_home_alert_mails": Row("owner person see", NOTHING),
+    "set_home_alert_mails": Row("owner person see", just(body={"wanted": True})),
     "read_me": Row(OWN, NOTHING),
     "list_own_sites": Row(SEE, NOTHING),
     "list_own_devices": Row(SEE, NOTHING),

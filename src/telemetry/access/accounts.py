@@ -77,6 +77,14 @@ class People:
             raise LoginRefused
         return self.account(row)
 
+    async def of_account(self, account_key: int) -> str | None:
+        """The account's address, for a mail; None where it is none, or would not be let in any more."""
+        async with transaction(self.pool, "reading an address") as connection:
+            sealed = await connection.fetchval(SQL["mailable"], account_key)
+        if not sealed:
+            return None
+        return self.keys.open(sealed, kind=Sealed.EMAIL, account_key=account_key).decode()
+
     async def account_by_email(self, email_blind: bytes) -> Account | None:
         """The account under an address."""
         async with transaction(self.pool, "looking an account up") as connection:

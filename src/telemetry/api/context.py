@@ -16,7 +16,7 @@ from telemetry.api.limits import Limits
 from telemetry.config import Config
 from telemetry.deliver.mail import Mailer
 from telemetry.deliver.sealing import WebhookSealer
-from telemetry.deliver.targets import Webhooks
+from telemetry.deliver.targets import AlertMails, Webhooks
 from telemetry.observe import Observer, events
 from telemetry.ports import Keks, Keystore
 from telemetry.privacy.keys import BlindIndex, Purpose
@@ -71,6 +71,7 @@ class Context:
     sharing: SharingPool
     requests: Requests
     webhooks: Webhooks
+    alert_mails: AlertMails
     codes: CodeIndex
     vault: "PooledOpener"
     stream_connect: Connect
@@ -179,6 +180,7 @@ async def open_context(
                 visibility=Visibility(pools.views, names, clock=views_clock),
                 sharing=_sharing(config, keystore, pools, told),
                 requests=Requests(pools.access, codes),
+                alert_mails=AlertMails(pools.access),
                 webhooks=Webhooks(pools.access, WebhookSealer(keystore.secret(ACCESS)), config.webhooks),
                 codes=codes,
                 vault=opener,

@@ -168,4 +168,12 @@ def person(scope: Scope | None = None) -> Any:
     return _permitted(lambda who: who.account_key is not None and (scope is None or scope in who.scopes))
 
 
+def person_of(*, recipients: bool) -> Any:
+    """A person who is logged in for a recipient, or for a home that this person may see."""
+    role = Role.RECIPIENT if recipients else Role.OWNER
+    return _permitted(
+        lambda who: who.account_key is not None and who.role is role and (recipients or MemberRight.SEE in who.rights)
+    )
+
+
 SCHEMES: Final[tuple[SecurityBase, ...]] = (bearer_scheme, session_scheme)

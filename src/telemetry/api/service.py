@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from telemetry.api.context import Context, open_context
 from telemetry.api.server import serving
+from telemetry.api.telling import telling
 from telemetry.config import Config
 from telemetry.health import HealthServer, Heartbeat, Readiness
 from telemetry.observe import Observer
-from telemetry.store.keystore import open_keystore
+from telemetry.store.keystore import ACCESS, open_keystore
 
 
 async def serve(config: Config, dsn: Callable[[str], str]) -> None:
@@ -24,7 +25,11 @@ async def serve(config: Config, dsn: Callable[[str], str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     keystore = open_keystore(config.data_dir)
-    async with open_context(config, keystore, dsn, observer=observer) as context, serving(context):
+    async with (
+        open_context(config, keystore, dsn, observer=observer) as context,
+        telling(context, keystore.secret(ACCESS)),
+        serving(context),
+    ):
         heartbeat = Heartbeat(observer)
         health = HealthServer(
             observer.metrics.registry,

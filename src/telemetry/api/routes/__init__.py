@@ -19,6 +19,7 @@ from telemetry.api.routes import (
     recipients_requests,
     recipients_told,
     tokens,
+    told,
 )
 
 PREFIX: Final = "/api/v1"
@@ -31,6 +32,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     tokens.router,
     recipients_told.router,
     recipients_requests.router,
+    told.router,
     owners.router,
     owners_data.router,
     owners_grants.router,

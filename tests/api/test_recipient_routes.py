@@ -332,3 +332,10 @@ class TestLimits:
             assert statuses[0] == 200
             assert statuses[-1] == 429
             assert (await narrow.get("/fleet", bearer)).status_code == 200
+
+
+async def test_the_first_recipient_ever_may_look_before_there_is_any_owner(world: ApiWorld) -> None:
+    await consents.add_recipient(world.admin, LOOKER)
+    await (await world.store.admin("keys")).execute("TRUNCATE keys.owner_key, keys.recipient_key, keys.kek CASCADE")
+    told = await world.get("/fleet", await world.token(LOOKER))
+    assert (told.status_code, told.json()["sites"]) == (200, [])

@@ -87,13 +87,22 @@ def context_of(request: Request) -> Context:
 
 
 class PooledKeys:
-    """What tokens are made from (a naming.TokenKeys), any number of callers at once."""
+    """What tokens are made from (a naming.TokenKeys), any number of callers at once.
 
-    def __init__(self, pool: Pool, keks: Keks) -> None:
-        self._pool, self._keks = pool, keks
+    ``pool``: of the views' role in the database of keys; ``adopting``: of the role of keys, which alone may say under
+    which key-encryption key the first secret ever is wrapped.
+    """
+
+    def __init__(self, pool: Pool, keks: Keks, adopting: Pool) -> None:
+        self._pool, self._keks, self._adopting = pool, keks, adopting
+        self._adopted = False
 
     async def recipient_secret(self, recipient_key: int) -> Any:
         """As ``KeyRing.recipient_secret``."""
+        if not self._adopted:
+            async with self._adopting.connection() as connection:
+                await KeyRing(connection, self._keks).active()
+            self._adopted = True
         async with self._pool.connection() as connection:
             return await KeyRing(connection, self._keks).recipient_secret(recipient_key)
 
@@ -162,7 +171,7 @@ async def open_context(
     pools = _pools(connect, size)
     naming = Pool(connect("telemetry_views", "keys"), size=size)
     opener = PooledOpener(pools, blind, wrapped)
-    names = Names(PooledKeys(naming, wrapped), opener)
+    names = Names(PooledKeys(naming, wrapped, pools.keys), opener)
     access = _access(config, keystore, pools, opener, told)
     try:
         async with access.running():

@@ -102,6 +102,11 @@ UPDATE access.outbox SET due_at = $3 WHERE message_key = $1 AND ended_at IS NULL
 UPDATE access.webhook SET failing_since = NULL, disabled_at = NULL, disabled_as = NULL
 WHERE webhook_key = $1 AND (failing_since IS NOT NULL OR disabled_at IS NOT NULL)
 
+-- name: idle
+UPDATE access.webhook AS w SET failing_since = NULL
+WHERE webhook_key = $1 AND disabled_at IS NULL AND failing_since IS NOT NULL
+    AND NOT EXISTS (SELECT FROM access.outbox AS o WHERE o.webhook_key = w.webhook_key AND o.ended_at IS NULL)
+
 -- name: failing
 UPDATE access.webhook SET failing_since = coalesce(failing_since, $2) WHERE webhook_key = $1
 

@@ -136,6 +136,8 @@ class TestGrants:
             {"until": "2020-01-01T00:00:00Z", "start": "2021-01-01T00:00:00Z"},
             {"until": "tomorrow"},
             {"made": "up"},
+            {"classes": ["production", "production"]},
+            {"sites": ["s_00c0ffee00c0ffee", "s_00c0ffee00c0ffee"]},
         ],
     )
     async def test_what_is_malformed_is_refused_and_never_repeated(self, home, wrong):
@@ -240,8 +242,9 @@ class TestOwnData:
         assert "purpose" not in told or told["purpose"] is None
 
     async def test_pages_and_formats_are_the_recipients(self, home):
-        first = (await home.ask("GET", "/me/series", params=_range(limit=1))).json()
-        second = (await home.ask("GET", "/me/series", params=_range(limit=1, cursor=first["next"]))).json()
+        one = _range(limit=1)
+        first = (await home.ask("GET", "/me/series", params=one)).json()
+        second = (await home.ask("GET", "/me/series", params=one | {"cursor": first["next"]})).json()
         named = [page["devices"][0]["device"] for page in (first, second)]
         assert len(set(named)) == 2
         csv = await home.ask("GET", "/me/series", params=_range(format="csv"))

@@ -218,6 +218,7 @@ class TestWebhooks:
         await scene.round(after=HOUR)
         assert len(server.calls) == 1
         assert await scene.queue() == [("opened", "withdrawn")]
+        assert [one.state for one in await scene.hooks.list(LOOKER)] == ["working"]  # it has failed nobody since
 
     async def test_it_is_tried_again_later_each_time_under_the_same_id(self, scene: Scene, server: HookServer) -> None:
         made = await scene.hooks.add(LOOKER, PURPOSE, server.url)

@@ -15,13 +15,13 @@ from telemetry.errors import NotVisible
 from telemetry.model.alert import AlertKind
 from telemetry.model.sharing import Resolution, SharingPurpose
 from telemetry.store.sql import migrations
-from telemetry.views.alerts import alerts
+from telemetry.views.alerts import alerts, read_alerts
 from telemetry.views.sight import Viewer
 from tests.support import consents
 from tests.support.alerts import add_alert
 from tests.support.predicates import apply, mutations
 from tests.support.store import Store
-from tests.support.view_world import DAY, HOUR, MINUTE, ViewWorld, query
+from tests.support.view_world import DAY, HOUR, MINUTE, ViewWorld, query, us
 
 LOOKER, OTHER = 1, 2
 SECOND = timedelta(seconds=1)
@@ -339,6 +339,42 @@ class TestWhatIsGranted:
         (row,) = await world.admin.fetch("SELECT owner_key, fields, resolution, way FROM audit.read")
         fields = ["alert_bits", "alert_code", "alert_severity_code"]
         assert tuple(row) == (OWNER, fields, QUARTERS, "view")
+
+
+class TestWithoutRowLevelSecurity:
+    """What is granted is added up once more above the policies: rows are read by the administrator here."""
+
+    async def seen(self, world: ViewWorld) -> list[tuple[str, Any]]:
+        world.now = NOW
+        async with world.views.seeing(Viewer(LOOKER, SharingPurpose.MAINTENANCE)) as (_, sight, named):
+            found = await read_alerts(world.admin, sight, named, (us(NOW - 90 * DAY), us(NOW + DAY)))
+        return [(one.device[:4], one.opened_us) for one in found]
+
+    @pytest.mark.parametrize(
+        ("terms", "there"),
+        [
+            ({}, True),
+            ({"classes": ["operation"], "fields": ["alert_bits"]}, False),
+            ({"kinds": [2]}, False),
+            ({"sites": [SITE + 1]}, False),
+            ({"data_from": AT + 2 * MINUTE}, False),
+            ({"history": HOUR}, False),
+            ({"purpose": "billing"}, False),
+        ],
+    )
+    async def test_what_is_not_granted_is_not_there(self, world: ViewWorld, terms: dict[str, Any], there: bool) -> None:
+        await grant(world, **{"resolution": RAW} | terms)
+        await add_alert(world.admin, INVERTER, AT, AT + MINUTE)
+        await add_alert(world.admin, INVERTER + 10, AT, AT + MINUTE)
+        assert await self.seen(world) == ([("dev_", us(AT))] if there else [])
+
+    async def test_nor_what_ended_while_restricted(self, world: ViewWorld) -> None:
+        await grant(world, resolution=RAW)
+        await world.admin.execute(
+            "INSERT INTO consent.restriction (owner_key, from_at, lifted_at) VALUES ($1, $2, $3)", OWNER, AT, AT + HOUR
+        )
+        await add_alert(world.admin, INVERTER, AT - HOUR, AT + MINUTE)
+        assert await self.seen(world) == []
 
 
 # --- what is not granted -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tests.integration import test_view_policies as policies
 from tests.support import consents
 from tests.support.store import Store
 
+TEXT = next(one.text for one in migrations("telemetry") if one.name.endswith("_views_reads"))
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 LOOKER, OTHER = 1, 2
 OWNERS = range(1, 14)
@@ -125,22 +126,33 @@ async def test_what_is_kept_is_told_of_devices_that_are_seen_and_rolled_up_under
         await admin.execute("UPDATE readings.rollup_pass SET done_as_of = NULL, done_since = NULL")
 
 
-def mutations() -> dict[str, tuple[str, str]]:
-    text = next(one.text for one in migrations("telemetry") if one.name.endswith("_views_reads"))
-    found = {}
-    for match in policies._OBJECT.finditer(text):
-        for line in policies._LINE.finditer(match[0]):
-            changed = f"{match[0][: line.start()]}{line[1]}{line[2]}true{match[0][line.end() :]}"
-            found[line[4]] = (match[0], changed)
-    assert len(found) == text.count("-- predicate: ")
+def mutations(kind: str) -> dict[str, tuple[str, str]]:
+    """Name → an object of this kind as it is, and without one predicate."""
+    found: dict[str, tuple[str, str]] = {}
+    for match in policies._OBJECT.finditer(TEXT):
+        statement = match[0]
+        name = statement.split(" (", 1)[0].split("(", 1)[0].removesuffix(" FOR SELECT TO telemetry_views USING")
+        if not statement.startswith(f"CREATE {kind}"):
+            continue
+        for block in policies._BLOCK.finditer(statement):
+            changed = f"{statement[: block.start()]}{block[1]}{block[2]}true{statement[block.end() :]}"
+            found[f"{name}: {block[3]}"] = statement, changed
+        for line in policies._LINE.finditer(statement):
+            if "NOT EXISTS (" not in line[0]:
+                changed = f"{statement[: line.start()]}{line[1]}{line[2]}true{statement[line.end() :]}"
+                found[f"{name}: {line[4]}"] = statement, changed
     return found
 
 
-@pytest.mark.parametrize("mutation", mutations())
-async def test_without_a_predicate_something_else_is_told(seeded: Seeded, mutation: str) -> None:
+def test_every_predicate_is_among_the_mutations() -> None:
+    assert len(mutations("FUNCTION")) + len(mutations("POLICY")) == TEXT.count("-- predicate: ")
+
+
+@pytest.mark.parametrize("mutation", mutations("FUNCTION"))
+async def test_without_a_predicate_of_a_function_something_else_is_told(seeded: Seeded, mutation: str) -> None:
     store, position = seeded
     admin, connection = await store.admin(), await store.connect("views")
-    original, changed = mutations()[mutation]
+    original, changed = mutations("FUNCTION")[mutation]
     await admin.execute("SET ROLE telemetry_owner")
     await policies.apply(admin, changed)
     try:
@@ -149,3 +161,21 @@ async def test_without_a_predicate_something_else_is_told(seeded: Seeded, mutati
         await policies.apply(admin, original)
         await admin.execute("RESET ROLE")
     assert await renewed(connection, policies.SESSIONS["looker"], position) == RENEWED
+
+
+@pytest.mark.parametrize("mutation", mutations("POLICY"))
+async def test_without_a_predicate_of_a_policy_something_else_is_seen(store: Store, mutation: str) -> None:
+    admin, connection = await store.admin(), await store.connect("views")
+    await policies.seed(admin)
+    original, changed = mutations("POLICY")[mutation]
+    await admin.execute("SET ROLE telemetry_owner")
+    await policies.apply(admin, original)  # other tests put back what an earlier migration says
+    before = await policies.everything(connection)
+    await policies.apply(admin, changed)
+    try:
+        assert await policies.everything(connection) != before
+    finally:
+        await policies.apply(admin, original)
+        await admin.execute("RESET ROLE")
+    assert await policies.everything(connection) == before
+    await consents.clear(admin)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from telemetry.alerts.alarms import QUIET_US, Known, alarm_changes, severity_of
-from telemetry.alerts.production import LOW_DAYS, SPAN_DAYS, Sums, find_end, find_low, shares_of
+from telemetry.alerts.production import LOW_DAYS, SPAN_DAYS, Low, Sums, find_end, find_low, shares_of
 from telemetry.alerts.rhythm import HOUR_S, usual_silence_s
 from telemetry.alerts.sun import clear_strength, place_of, sine_of_elevation
 from tests.support.sunny import DAY_US, QUARTER_US, Made, cell
@@ -233,3 +233,43 @@ class TestProduction:
     def test_a_month_without_a_sum_says_nothing(self, fair, where):
         empty = Sums(np.array([], np.int64), np.array([]), 15)
         assert shares_of(empty, PLACES[where](fair)) is None
+
+
+class TestDaysInARow:
+    """Cloudless days of one and the same sun, each times something."""
+
+    HOURS = np.arange(96) / 4
+    BELL = np.maximum(0.0, np.sin((HOURS - 6) / 12 * np.pi)) * 1000
+
+    def shares(self, *factors, since_day: int | None = None):
+        days = [np.broadcast_to(factor, 96) * self.BELL for factor in ([1.0] * 32 + list(factors))]
+        first = 20_600
+        starts = first * DAY_US + np.arange(len(days) * 96, dtype=np.int64) * QUARTER_US
+        since = None if since_day is None else (first + since_day) * DAY_US
+        return shares_of(Sums(starts, np.concatenate(days), 15), None, since)
+
+    @pytest.mark.parametrize(
+        ("factors", "found"),
+        [
+            ([0.67, 0.67], False),
+            ([0.67, 0.67, 0.67], True),
+            ([0.67, 0.67, 1.0, 0.67], False),
+            ([0.67, 0.67, 1.0, 0.67, 0.67, 0.67], True),
+            ([0.67, 0.5, 0.75], False),
+            ([0.85, 0.85, 0.85], False),
+            ([0.2, 0.2, 0.2], False),
+        ],
+    )
+    def test_three_days_at_one_level_with_none_near_one_since(self, factors, found):
+        assert (find_low(self.shares(*factors)) is not None) == found
+
+    def test_a_day_that_reaches_further_at_some_hour_is_none(self):
+        parted = np.where(self.HOURS < 12, 0.6, 0.84)
+        assert find_low(self.shares(parted, parted, parted)) is None
+        assert find_low(self.shares(*[np.where(self.HOURS < 12, 0.6, 0.75)] * 3)) is not None
+
+    def test_a_fault_that_lasts_is_held_to_the_days_before_it(self):
+        long = [0.6] * 40
+        low = Low(since_us=(20_600 + 32) * DAY_US, off=False)
+        assert find_end(self.shares(*long, since_day=32), low) is None
+        assert find_end(self.shares(*long, 1.0, since_day=32), low) is not None

@@ -91,3 +91,67 @@ AS $$
         )
 $$;
 GRANT EXECUTE ON FUNCTION consent.renewed_since(timestamptz, pg_snapshot) TO telemetry_views;
+
+-- As in 0008, and cheaper where nothing was ever restricted, which is nearly always: instants that were are looked
+-- through only where there are any. A scan of an empty list was two thirds of what the policy cost a row.
+DROP POLICY views_read ON readings.hot;
+CREATE POLICY views_read ON readings.hot FOR SELECT TO telemetry_views USING (
+    EXISTS (
+        SELECT
+        -- OFFSET 0: the value is worked out once a statement and not once a mention.
+        FROM (SELECT (SELECT consent.sight()) AS sight OFFSET 0) AS once
+        CROSS JOIN LATERAL (SELECT width_bucket(device_key, (sight).devices) AS place OFFSET 0) AS found
+        WHERE (sight).devices[place] = device_key -- predicate: device
+            AND ts >= (sight).seen_from[place] -- predicate: first instant
+            AND ts >= (sight).tenure_from[place] -- predicate: tenure_from
+            AND ts < (sight).tenure_until[place] -- predicate: tenure_until
+            AND NOT EXISTS ( -- predicate: measured while restricted
+                SELECT FROM unnest((sight).shut, (sight).shut_from, (sight).shut_until) AS x (device, start, lifted)
+                WHERE cardinality((sight).shut) > 0 AND x.device = device_key AND x.start <= ts AND ts < coalesce(x.lifted, 'infinity')
+            ) -- end
+    )
+);
+DROP POLICY views_read ON readings.late;
+CREATE POLICY views_read ON readings.late FOR SELECT TO telemetry_views USING (
+    EXISTS (
+        SELECT
+        FROM (SELECT (SELECT consent.sight()) AS sight OFFSET 0) AS once
+        CROSS JOIN LATERAL (SELECT width_bucket(device_key, (sight).devices) AS place OFFSET 0) AS found
+        WHERE (sight).devices[place] = device_key -- predicate: device
+            AND ts >= (sight).seen_from[place] -- predicate: first instant
+            AND ts >= (sight).tenure_from[place] -- predicate: tenure_from
+            AND ts < (sight).tenure_until[place] -- predicate: tenure_until
+            AND NOT EXISTS ( -- predicate: measured while restricted
+                SELECT FROM unnest((sight).shut, (sight).shut_from, (sight).shut_until) AS x (device, start, lifted)
+                WHERE cardinality((sight).shut) > 0 AND x.device = device_key AND x.start <= ts AND ts < coalesce(x.lifted, 'infinity')
+            ) -- end
+    )
+);
+DROP POLICY views_read ON readings.series;
+CREATE POLICY views_read ON readings.series FOR SELECT TO telemetry_views USING (
+    EXISTS (
+        SELECT
+        FROM (SELECT (SELECT consent.sight()) AS sight OFFSET 0) AS once
+        CROSS JOIN LATERAL (
+            SELECT width_bucket(device_key, (sight).devices) AS place,
+                -- At least so long: days of 23 hours and months of 28 days on a site's own grid.
+                window_start + CASE resolution
+                    WHEN 1 THEN interval '1 minute'
+                    WHEN 2 THEN interval '15 minutes'
+                    WHEN 3 THEN interval '30 minutes'
+                    WHEN 4 THEN interval '1 hour'
+                    WHEN 5 THEN CASE grid WHEN 0 THEN interval '24 hours' ELSE interval '23 hours' END
+                    ELSE interval '672 hours'
+                END AS window_end
+            OFFSET 0
+        ) AS found
+        WHERE (sight).devices[place] = device_key -- predicate: device
+            AND greatest(window_start, (sight).tenure_from[place]) >= (sight).seen_from[place] -- predicate: first instant
+            AND window_end > (sight).tenure_from[place] -- predicate: tenure_from
+            AND window_start < (sight).tenure_until[place] -- predicate: tenure_until
+            AND NOT EXISTS ( -- predicate: measured while restricted
+                SELECT FROM unnest((sight).shut, (sight).shut_from, (sight).shut_until) AS x (device, start, lifted)
+                WHERE cardinality((sight).shut) > 0 AND x.device = device_key AND x.start < window_end AND window_start < coalesce(x.lifted, 'infinity')
+            ) -- end
+    )
+);

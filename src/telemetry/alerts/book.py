@@ -46,11 +46,14 @@ async def alone(connect: Connect) -> AsyncIterator[Any]:
         connection.terminate()  # the lock goes with the session
 
 
-async def subjects(connection: Any, now_us: int) -> list[Subject]:
-    """Devices of whose class ``alert`` anything is kept, neighbours together; alerts past their time are forgotten."""
+async def subjects(connection: Any, now_us: int, most_days: int) -> list[Subject]:
+    """Devices of whose class ``alert`` anything is kept, neighbours together; alerts past their time are forgotten:
+    the owner's for the class, and the operator's ``most_days``.
+    """
     classes = {row["plan_class"]: row for row in await connection.fetch(SQL["classes"])}
     numbers = sorted(classes)
-    before = [now_us - classes[number]["retention_days"][_ALERT_DAYS] * _DAY_US for number in numbers]
+    days = [min(most_days, classes[number]["retention_days"][_ALERT_DAYS]) for number in numbers]
+    before = [now_us - each * _DAY_US for each in days]
     await connection.execute(SQL["forget"], numbers, before)
     found = []
     for row in await connection.fetch(SQL["subjects"]):

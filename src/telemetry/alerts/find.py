@@ -8,7 +8,7 @@ by device, kind and begin, and a device has one open alert of a kind. Processes 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -31,7 +31,9 @@ _HOUR_US: Final = 3_600_000_000
 _SECOND_US: Final = 1_000_000
 _DAY_MINUTES: Final = 1440
 _NEIGHBOUR_CELL: Final = 4  # H3: about 24 km around
-_AT_ONCE: Final = 500
+# Devices at once: of two hours of readings, of two weeks of windows, of six weeks of up to four fields.
+_AT_ONCE: Final = 100
+_JUDGED_AT_ONCE: Final = 60
 
 
 @dataclass(slots=True)
@@ -49,12 +51,16 @@ class Found:
 
 
 class AlertFinder:
-    """Runs passes as telemetry_rollup. ``k``: neighbours that say together how dark a day was, at least."""
+    """Runs passes as telemetry_rollup. ``k``: neighbours that say together how dark a day was, at least.
+    ``most_days``: alerts are kept no longer.
+    """
 
-    def __init__(self, connect: Connect, now_us: Callable[[], int], *, hot_hours: int, k: int = 15) -> None:
+    def __init__(
+        self, connect: Connect, now_us: Callable[[], int], *, hot_hours: int, k: int = 15, most_days: int = 3660
+    ) -> None:
         self._connect, self._now_us = connect, now_us
         self._whole_us = hot_hours * _HOUR_US
-        self._k = k
+        self._k, self._most_days = k, most_days
 
     async def run(self, *, production: bool = True) -> Found:
         """One pass; ``production``: judge what devices made too, which reads six weeks of windows.
@@ -70,7 +76,7 @@ class AlertFinder:
                 if connection is None:
                     return found
                 now_us = self._now_us()
-                subjects = await book.subjects(connection, now_us)
+                subjects = await book.subjects(connection, now_us, self._most_days)
                 found.ran, found.devices = True, len(subjects)
                 await self._alarms(connection, [one.device_key for one in subjects], now_us, found)
                 for part in _chunks([one.device_key for one in subjects]):
@@ -96,10 +102,7 @@ class AlertFinder:
         if not due:
             return
         rows = await connection.fetch(SQL["heard"], due, now_us - LEARN_DAYS * DAY_US, now_us)
-        learnt = []
-        for device, of_device in book.by_device(rows).items():
-            heard = [(row["start"], _length_us(row["resolution"])) for row in of_device]
-            learnt.append((device, heard[-1][0], usual_silence_s(heard, now_us)))
+        learnt = await asyncio.to_thread(_rhythms, rows, now_us)
         learnt += [(device, 0, None) for device in set(due) - {device for device, *_ in learnt}]
         await connection.execute(SQL["learn"], *(list(column) for column in zip(*learnt, strict=True)), now_us)
 
@@ -176,6 +179,15 @@ class AlertFinder:
         found.count(changes)
 
 
+def _rhythms(rows: Sequence[Mapping[str, Any]], now_us: int) -> list[tuple[int, int, int | None]]:
+    """Of each device: when it was heard last (µs), and its usual silence (s)."""
+    found = []
+    for device, of_device in book.by_device(rows).items():
+        heard = [(row["start"], _length_us(row["resolution"])) for row in of_device]
+        found.append((device, heard[-1][0], usual_silence_s(heard, now_us)))
+    return found
+
+
 def _length_us(rank: int) -> int:
     return (RESOLUTIONS[rank].minutes or 31 * _DAY_MINUTES) * 60 * _SECOND_US
 
@@ -191,6 +203,5 @@ def _neighbours(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:
     for one in subjects:
         groups[0 if one.cell7 is None else h3.cell_to_parent(one.cell7, _NEIGHBOUR_CELL)].append(one)
     for group in groups.values():
-        for start in range(0, len(group), _AT_ONCE):
-            part = group[start : start + _AT_ONCE]
-            yield part
+        for start in range(0, len(group), _JUDGED_AT_ONCE):
+            yield group[start : start + _JUDGED_AT_ONCE]

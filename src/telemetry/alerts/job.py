@@ -8,6 +8,7 @@ from typing import Final
 from telemetry.alerts.find import AlertFinder, Found
 from telemetry.config import Config
 from telemetry.errors import TelemetryError
+from telemetry.model.fields import DataClass
 from telemetry.observe import Observer, events
 from telemetry.ports import Keystore
 from telemetry.store.connection import Connect, connector
@@ -28,7 +29,8 @@ def alert_connector(config: Config, dsn: str, keystore: Keystore) -> Connect:
 
 def make_finder(config: Config, connect: Connect, now_us: Callable[[], int]) -> AlertFinder:
     """As configured."""
-    return AlertFinder(connect, now_us, hot_hours=config.retention.hot_hours, k=config.place.k)
+    days = config.retention.days_by_class.get(DataClass.ALERT, config.retention.series_days)
+    return AlertFinder(connect, now_us, hot_hours=config.retention.hot_hours, k=config.place.k, most_days=days)
 
 
 class AlertJob:

@@ -1,5 +1,6 @@
 """What devices made, read from the series for the judgement of production: one field of each, if it is fine enough."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -39,6 +40,10 @@ async def read_sums(connection: Any, devices: Sequence[int], now_us: int, *, mor
         to_us=now_us,
         resolutions=_FINE,
     )
+    return await asyncio.to_thread(_of_devices, rows)
+
+
+def _of_devices(rows: pl.DataFrame) -> dict[int, Sums]:
     latest = newest(rows).filter(pl.col("covered_ms") > 0).drop("slots")
     minutely = pl.col("resolution") == Resolution.PT1M.rank
     latest = pl.concat([latest.filter(~minutely), coarsen(latest.filter(minutely), Resolution.PT15M)])

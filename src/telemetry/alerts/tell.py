@@ -9,7 +9,7 @@ What is queued is an alert's key. What is told is read at the moment of telling:
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -20,7 +20,7 @@ from telemetry.deliver.mail import Mail, Mailer
 from telemetry.deliver.outbox import End, Event, Message, Outbox, Target
 from telemetry.deliver.sealing import WebhookSealer
 from telemetry.deliver.webhook import WebhookSender
-from telemetry.errors import DeliveryError, DeliveryRefused, TelemetryError
+from telemetry.errors import DeliveryError, DeliveryRefused, KeystoreError, RegistryError, TelemetryError
 from telemetry.model.alert import AlertKind
 from telemetry.model.sharing import Resolution, SharingPurpose
 from telemetry.observe import Observer, events
@@ -106,7 +106,7 @@ class Teller:
             by_viewer[target.recipient_key, target.owner_key, target.purpose].append(target)
         for who, of_viewer in by_viewer.items():
             since = max(min(target.created_at for target in of_viewer), self._clock() - _REACH)
-            shown = await self._shown(who, found_since_us=instant_us(since))
+            shown = await self._or_none(self._shown(who, found_since_us=instant_us(since)))
             for target in of_viewer:
                 fresh = [one for one in shown if one.found_us >= instant_us(target.created_at)]
                 news = [(one.alert_key, Event.OPENED) for one in fresh]
@@ -146,8 +146,16 @@ class Teller:
                 wanted[_who(message)].append(message.alert_key)
         found: dict[tuple[_Who, int | None], Shown] = {}
         for who, keys in wanted.items():
-            found |= {(who, one.alert_key): one for one in await self._shown(who, keys=keys)}
+            found |= {(who, one.alert_key): one for one in await self._or_none(self._shown(who, keys=keys))}
         return found
+
+    async def _or_none(self, looking: Awaitable[list[Shown]]) -> list[Shown]:
+        """One viewer whose names cannot be made (a key is gone) holds nobody else up."""
+        try:
+            return await looking
+        except (KeystoreError, RegistryError) as error:
+            self._observer.job_failed(events.JobFailed(events.Job.DELIVERY, error))
+            return []
 
     async def _shown(
         self, who: _Who, *, keys: Sequence[int] | None = None, found_since_us: int | None = None

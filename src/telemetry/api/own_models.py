@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from telemetry.api.asked import Instant
-from telemetry.api.terms import OwnTermsAsked, TermsShown, known_fields
+from telemetry.api.terms import OwnTermsAsked, TermsShown, check_lists
 from telemetry.model.requests import RequestReason
 from telemetry.model.sharing import GrantState, Keeping, MemberRight, RecipientKind, Resolution, SharingPurpose
 from telemetry.views.query import Way
@@ -93,8 +93,8 @@ class PreviewAsked(_Asked):
 
     @model_validator(mode="before")
     @classmethod
-    def _fields_known(cls, values: Any) -> Any:
-        known_fields(values, "fields")
+    def _lists(cls, values: Any) -> Any:
+        check_lists(cls, values, "fields")
         return values
 
     @model_validator(mode="after")
@@ -113,8 +113,8 @@ class KeepingAsked(Keeping):
 
     @model_validator(mode="before")
     @classmethod
-    def _fields_known(cls, values: Any) -> Any:
-        known_fields(values, "fields", "never")
+    def _lists(cls, values: Any) -> Any:
+        check_lists(cls, values, "fields", "never")
         return values
 
 

@@ -22,11 +22,16 @@ SiteKey = Annotated[str, Field(pattern=r"^s_[0-9a-f]{16}$", examples=["s_00c0ffe
 KindLabel = Annotated[str, Field(json_schema_extra={"enum": sorted(KIND_BY_LABEL)}, examples=["inverter"])]
 
 
-def known_fields(values: Any, *names: str) -> None:
-    """Refuse fields that the catalogue has not, without repeating them."""
-    for name in names:
+def check_lists(model: type[BaseModel], values: Any, *of_fields: str) -> None:
+    """Refuse what stands twice in a list, and in ``of_fields`` what the catalogue has not, without repeating it."""
+    for name in model.model_fields:
         given = values.get(name) if isinstance(values, dict) else None
-        if isinstance(given, list) and not {one for one in given if isinstance(one, str)} <= set(FIELD_BY_NAME):
+        if not isinstance(given, list):
+            continue
+        texts = [one for one in given if isinstance(one, str)]
+        if len(set(texts)) < len(texts):
+            raise ValueError(f"{name}: an entry stands twice")
+        if name in of_fields and not set(texts) <= set(FIELD_BY_NAME):
             raise ValueError(f"{name}: the catalogue has no such field")
 
 
@@ -49,8 +54,8 @@ class TermsAsked(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fields_known(cls, values: Any) -> Any:
-        known_fields(values, "fields")
+    def _lists(cls, values: Any) -> Any:
+        check_lists(cls, values, "fields")
         return values
 
     @model_validator(mode="after")

@@ -119,11 +119,11 @@ class Outbox:
         return [_message(row) for row in rows]
 
     async def end(self, message: Message, as_: End, now: datetime) -> None:
-        """A message's end; one that was delivered says that its webhook works."""
+        """A message's end; one that was delivered says that its webhook works, and without messages none is failing."""
         async with transaction(self._pool, "noting a delivery") as connection:
             await connection.execute(_SQL["end_message"], message.key, message.lease, now, as_.value)
-            if as_ is End.DELIVERED and message.webhook_key is not None:
-                await connection.execute(_SQL["working"], message.webhook_key)
+            if message.webhook_key is not None:
+                await connection.execute(_SQL["working" if as_ is End.DELIVERED else "idle"], message.webhook_key)
 
     async def failed(self, message: Message, now: datetime) -> End | None:
         """Try again later (None), or give the message up. A webhook that fails for long is disabled."""

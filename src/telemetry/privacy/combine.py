@@ -187,16 +187,21 @@ def covers_site(grant: Grant, site_key: int) -> bool:
 
 
 def _kind_view(grants: Sequence[Grant], standing: Standing, now: datetime) -> KindView:
-    found: dict[str, list[Span]] = {}
+    found: dict[str, tuple[Span, ...]] = {}
     alerts: list[Span] = []
     for grant in grants:
         terms, intervals = grant.terms, permitted_instants(grant, standing, now)
+        # Shared by all the fields that the grant names: there are many of them, and many grants.
+        plain = tuple(Span(terms.resolution.rank, *each) for each in intervals)
+        rich = (
+            tuple(Span(terms.resolution.rank, *each, extremes=True) for each in intervals) if terms.extremes else plain
+        )
         for name, extremes in _admitted(terms.classes, terms.fields):
-            spans = found.setdefault(name, [])
-            spans += [Span(terms.resolution.rank, *each, extremes=terms.extremes and extremes) for each in intervals]
+            spans = rich if extremes else plain
+            found[name] = tuple(sorted(found[name] + spans)) if name in found else spans
         if DataClass.ALERT in terms.classes:
-            alerts += [Span(terms.resolution.rank, *each) for each in intervals]
-    fields = {name: tuple(sorted(found[name])) for name in FIELD_NAMES if name in found}
+            alerts += plain
+    fields = found if len(grants) == 1 else {name: found[name] for name in FIELD_NAMES if name in found}
     real_time = any(
         DataClass.ALERT in grant.terms.classes and grant.terms.resolution is Resolution.RAW for grant in grants
     )

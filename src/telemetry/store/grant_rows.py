@@ -1,14 +1,45 @@
 """Grants as rows of consent.grant_version and back."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from telemetry.model.fields import DeviceKind
 from telemetry.model.sharing import RESOLUTIONS, Grant, GrantState, GrantTerms
 
+_COLUMNS: Final = (
+    "purpose",
+    "classes",
+    "fields",
+    "sites",
+    "kinds",
+    "resolution",
+    "serial",
+    "place",
+    "extremes",
+    "history",
+    "data_from",
+    "start",
+    "until",
+    "grant_key",
+    "version",
+    "owner_key",
+    "recipient_key",
+    "state",
+    "epoch",
+    "policy",
+    "recorded_at",
+)
+
 
 def grant_of(row: Mapping[str, Any]) -> Grant:
-    """A row of ``consent.grant_version`` or ``consent.active_grant``."""
+    """A row of ``consent.grant_version`` or ``consent.active_grant``. Equal rows give one object."""
+    return _grant(tuple(tuple(v) if isinstance(v, list) else v for v in map(row.__getitem__, _COLUMNS)))
+
+
+@lru_cache(maxsize=16_384)
+def _grant(values: tuple[Any, ...]) -> Grant:
+    row = dict(zip(_COLUMNS, values, strict=True))
     terms = GrantTerms(
         purpose=row["purpose"],
         classes=frozenset(row["classes"]),

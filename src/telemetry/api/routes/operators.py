@@ -1,10 +1,10 @@
 """For whoever runs the service: figures, recipients and their first tokens. Nothing here is about anybody's home."""
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Path, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from telemetry.access.principal import Principal, Role, Scope
 from telemetry.access.records import Holder
@@ -13,6 +13,7 @@ from telemetry.api.context import Context, context_of
 from telemetry.api.formats import json_response
 from telemetry.api.principals import operator
 from telemetry.api.problems import responses
+from telemetry.api.terms import check_lists
 from telemetry.model.sharing import RecipientKind, SharingPurpose
 from telemetry.model.shown import key_shown, shown_key
 from telemetry.observe.metrics import package_version
@@ -130,6 +131,12 @@ class TokenAsked(BaseModel):
     scopes: frozenset[Scope] = Field(frozenset({Scope.READ}), min_length=1)
     purposes: frozenset[SharingPurpose] | None = Field(None, min_length=1, description="bound to these; all without")
     lifetime_days: int = Field(DEFAULT_LIFETIME.days, ge=1, le=MAX_LIFETIME.days)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, values: Any) -> Any:
+        check_lists(cls, values)
+        return values
 
 
 class TokenIssued(_Shown):

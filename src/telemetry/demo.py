@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -37,6 +37,9 @@ from telemetry.store.administration import Administration
 from telemetry.store.keyring import KeyRing
 from telemetry.store.keystore import BLIND_INDEX, INGEST_SECRETS, KEK, FileKeystore, open_keystore, role_password
 from telemetry.store.registration import IssuedGateway, NewGateway, NewOwner, NewSite
+
+if TYPE_CHECKING:
+    from telemetry.demo_api import Demonstrated
 
 _TEN_YEARS_US: Final = 30 * 365 * 86_400 * 1_000_000  # recordings reach back to 2010
 _DRAIN_S: Final = 60.0
@@ -148,7 +151,7 @@ class Demo:
                         feed.kill()
 
     @contextlib.asynccontextmanager
-    async def _api(self, demonstrated: Any, postgres: EmbeddedPostgres) -> AsyncIterator[Any]:
+    async def _api(self, demonstrated: Any, postgres: EmbeddedPostgres) -> AsyncIterator["Demonstrated"]:
         keystore, dsn = open_keystore(self.config.data_dir), partial(postgres.dsn, user="")
         async with demonstrated(self.config, keystore, dsn, self.observer, self._sharing_owner) as shown:
             self._personal += [shown.installer, shown.owner]
@@ -251,7 +254,7 @@ class Demo:
         self.say(f"  database   psql on the socket in {postgres.place.socket_dir}")
         self.say(f"  data       {self.config.data_dir}")
 
-    def _tell_api(self, shown: Any) -> None:
+    def _tell_api(self, shown: "Demonstrated") -> None:
         self.say(f"  API        {shown.base}/api/docs")
         self.say(f"one home shares with an installer. {shown.sees[-1]}")
         self.say("what the installer reads, and what the owner sees of it:")

@@ -15,6 +15,7 @@ from telemetry.access.principal import Scope
 from tests.support import consents
 from tests.support.alerts import add_alert
 from tests.support.api_world import PATIENCE_S, ApiWorld, api_world, quarter
+from tests.support.certificates import make_certificates
 from tests.support.proxy import Proxy
 from tests.support.store import Store, migrated, store  # noqa: F401
 from tests.support.view_world import mean_amount
@@ -43,6 +44,26 @@ async def token(world: ApiWorld, key: int = LOOKER, **more: Any) -> str:
 async def waited(call: Any, *args: Any, **more: Any) -> Any:
     """The client that waits, in a thread: the API runs in this one."""
     return await asyncio.to_thread(call, *args, **more)
+
+
+async def test_a_service_without_a_trusted_certificate_is_told_nothing(
+    store: Store,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = make_certificates(tmp_path)
+    files = {"cert_file": made.server_cert, "key_file": made.server_key, "cookie_secure": True}
+    async with api_world(store, tmp_path, **files) as world:
+        await consents.add_recipient(world.admin, LOOKER)
+        await world.home(OWNER, SITE)
+        base = world.base.replace("http://127.0.0.1", "https://localhost")
+        once = client.Patience(retries=0)
+        async with client.AsyncClient(base, await token(world), retry=once) as api:
+            with pytest.raises(client.Unreachable):
+                await api.fleet()
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.ca))
+        async with client.AsyncClient(base, await token(world), retry=once) as api:
+            assert await api.fleet() == ()
 
 
 async def test_a_series_is_all_of_its_pages(home: ApiWorld) -> None:

@@ -62,7 +62,9 @@ def _is_loopback(host: str) -> bool:
 
 
 class _Common:
-    """``retry``: how often and how long failed safe requests are asked again."""
+    """``retry``: how often and how long failed safe requests are asked again. Certificates are checked against those
+    that come with httpx, or those of $SSL_CERT_FILE.
+    """
 
     def __init__(self, base_url: str, token: str | None = None, *, retry: Patience | None = None) -> None:
         self._base, self._retry = checked_base(base_url), retry or Patience()

@@ -46,7 +46,7 @@ async def fuzz(made: Town) -> Fuzz:
         "resolution": ["PT15M", "PT1H"],
         "fields": ["ac_power_w"],
         "tz": ["Asia/Kolkata"],
-        "limit": [1, 100],
+        "limit": [100],
         "grant": [grant, await made.grant(made.other)],
         "request": [await made.request(made.own)],
         "invitation": [(await made.invitation())[0]],
@@ -101,7 +101,10 @@ async def proved(fuzz: Fuzz, cases: int, capsys: pytest.CaptureFixture[str]) -> 
     with capsys.disabled():
         print(f"\nseed {SEED}: {fuzz.tally.told()}")
     assert not fuzz.failures, "\n\n".join(f"{where}: {text}" for where, text in fuzz.failures.items())
-    assert set(fuzz.tally.by_operation) == set(operations(fuzz.document))
+    every = set(operations(fuzz.document))
+    assert set(fuzz.tally.by_operation) == every
+    # Behind validation as well, not at its door alone.
+    assert len(fuzz.tally.succeeded) > 0.75 * len(every), sorted(every - fuzz.tally.succeeded)
 
 
 async def test_no_answer_is_another_than_the_document_tells(fuzz: Fuzz, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,5 +116,3 @@ async def test_no_answer_to_many_requests_is_another_than_the_document_tells(
     fuzz: Fuzz, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await proved(fuzz, 200, capsys)
-    # Behind validation as well, not at its door alone.
-    assert len(fuzz.tally.succeeded) > 0.8 * len(operations(fuzz.document)), fuzz.tally.succeeded

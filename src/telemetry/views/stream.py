@@ -52,6 +52,9 @@ class _Woken:
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             connection.terminate()
             raise translated(error) from None
+        except BaseException:  # whoever listened is gone meanwhile
+            connection.terminate()
+            raise
         self._connection = connection
 
     async def wait(self, seconds: float) -> None:

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Tests mostly wait for servers: two processes, each with servers of its own. `make test PARALLEL=0` for one.
+PARALLEL ?= 2
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -25,7 +27,7 @@ debian:  ## what tests take from Debian, where root and apt are at hand; without
 	@sh tests/debian-packages.sh
 
 test: $(VENV)/.installed debian  ## all quick tests
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long" -n $(PARALLEL) --dist loadfile $(ARGS)
 
 test-long: $(VENV)/.installed debian  ## all tests
 	$(BIN)/python -m pytest $(ARGS)

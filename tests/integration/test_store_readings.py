@@ -10,7 +10,7 @@ from telemetry.model.batch import Write, Written, empty_readings
 from telemetry.model.fields import CATALOGUE, FieldKind
 from tests.support.store import HOUR_US, Store, batch, this_hour_us
 
-LONG_AGO = 26 * HOUR_US
+LONG_AGO = 80 * HOUR_US  # older than any partition that another test has made
 
 
 def counts(written: Written) -> tuple[int, int, int, int, int]:
@@ -99,7 +99,7 @@ class TestArrivingAgain:
 
 async def test_a_batch_over_several_hours_replays_only_the_hour_that_repeats(store: Store) -> None:
     now, sink = this_hour_us(), store.sink()
-    rows = [row(now - age * HOUR_US, ac_power_w=float(age)) for age in (0, 1, 2, 30, 31)]
+    rows = [row(now - age * HOUR_US, ac_power_w=float(age)) for age in (0, 1, 2, 80, 81)]
     await sink.write(batch(rows[1], rows[3]))
     written = await sink.write(batch(*rows))
     assert counts(written) == (3, 2, 0, 0, 1)

@@ -4,7 +4,7 @@
 
 Everything goes below docker/state/ (0700), the number of the user that owns it into .env. Run it again at any
 time: what exists stays, so that gateways keep their credentials, the broker's configuration is brought up to date,
-and a certificate that soon expires, or lacks a name given by --host, is made anew.
+and certificates that soon expire, or lack a name given by --host, are made anew.
 """
 
 import argparse
@@ -38,7 +38,9 @@ SERVICE_UID = 10_001  # as in Containerfile, where root prepares
 PORT = 8883
 WORKER = "telemetry-worker"
 PROBE = "telemetry-probe"
-ALWAYS = ("mosquitto", "localhost", "127.0.0.1")
+LOCAL = ("localhost", "127.0.0.1")
+BROKER_NAMES, API_NAMES = ("mosquitto", *LOCAL), ("api", *LOCAL)
+FOLDERS = ("secrets", "tls", "api", "authority", "data", "data/keys", "data/broker", "data/broker/state")
 AUTHORITY_DAYS, SERVER_DAYS, RENEW_DAYS = 3650, 397, 30
 
 
@@ -51,12 +53,12 @@ def prepare(
     port: int = PORT,
 ) -> None:
     """Bring ``state`` up to date. ``inside`` is where the broker's container sees its files."""
-    for name in (".", "secrets", "tls", "authority", "data", "data/broker", "data/broker/state"):
+    for name in (".", *FOLDERS):
         (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("postgres", "broker", "grafana", "probe"):
         _once(state / "secrets" / f"{name}-password", secrets.token_urlsafe(32) + "\n")
     _passfile(state / "secrets")
-    _certificates(state, [*ALWAYS, *hosts])
+    _certificates(state, hosts)
     _broker(state, Listener(port, address, None, f"{inside}/tls/broker.crt", f"{inside}/tls/broker.key"), inside)
 
 
@@ -92,28 +94,41 @@ def _broker(state: Path, listener: Listener, inside: str) -> None:
 
 
 def _certificates(state: Path, hosts: Sequence[str]) -> None:
-    """An authority of our own for ten years, and from it the broker's certificate for 13 months."""
+    """An authority of our own for ten years, and from it certificates for 13 months, in folders of their own: the
+    broker and the API each see their own key alone.
+    """
     now = dt.datetime.now(dt.UTC)
+    servers = {state / "tls" / "broker": BROKER_NAMES, state / "api" / "api": API_NAMES}
     authority_file, key_file = state / "tls" / "ca.crt", state / "authority" / "ca.key"
     if not (authority_file.exists() and key_file.exists()):
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "telemetry broker authority")])
-        made = (
-            _builder(name, name, key, now, AUTHORITY_DAYS)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(authority=True), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        _write_pair(key_file, key, authority_file, made)
-        (state / "tls" / "broker.crt").unlink(missing_ok=True)
+        _authority(authority_file, key_file, now)
+        for server in servers:
+            server.with_suffix(".crt").unlink(missing_ok=True)
+    for server, names in servers.items():
+        if not _is_good(server.with_suffix(".crt"), [*names, *hosts], now):
+            _server(authority_file, key_file, server, [*names, *hosts], now)
+
+
+def _authority(authority_file: Path, key_file: Path, now: dt.datetime) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "telemetry broker authority")])
+    made = (
+        _builder(name, name, key, now, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(authority=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    _write_pair(key_file, key, authority_file, made)
+
+
+def _server(authority_file: Path, key_file: Path, server: Path, hosts: Sequence[str], now: dt.datetime) -> None:
+    """Write ``server``.crt and ``server``.key."""
     authority = x509.load_pem_x509_certificate(authority_file.read_bytes())
-    if _is_good(state / "tls" / "broker.crt", hosts, now):
-        return
     signing = serialization.load_pem_private_key(key_file.read_bytes(), None)
     if not isinstance(signing, ec.EllipticCurvePrivateKey):
         raise SystemExit(f"{key_file} is not the key that this program wrote")
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "telemetry broker")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"telemetry {server.name}")])
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
     certificate = (
         _builder(name, authority.subject, key, now, SERVER_DAYS)
@@ -124,7 +139,7 @@ def _certificates(state: Path, hosts: Sequence[str]) -> None:
         .add_extension(identifier, critical=False)
         .sign(signing, hashes.SHA256())
     )
-    _write_pair(state / "tls" / "broker.key", key, state / "tls" / "broker.crt", certificate)
+    _write_pair(server.with_suffix(".key"), key, server.with_suffix(".crt"), certificate)
 
 
 def _is_good(file: Path, hosts: Sequence[str], now: dt.datetime) -> bool:
@@ -198,7 +213,9 @@ def _give_away(state: Path) -> tuple[int, int]:
 def main() -> None:
     """Prepare docker/state/ and .env."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", action="append", default=[], help="name or address under which gateways connect")
+    parser.add_argument(
+        "--host", action="append", default=[], help="name or address under which gateways and users of the API connect"
+    )
     state = HERE / "state"
     prepare(state, parser.parse_args().host)
     uid, gid = _give_away(state)

@@ -1,22 +1,32 @@
-"""The containers' own files given to the real broker and the real database, without containers."""
+"""The containers' own files given to the real broker, database and API, without containers."""
 
 import asyncio
 import importlib.util
 import os
+import re
 import shutil
+import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import aiomqtt
+import asyncpg
+import httpx
 import pytest
 import yaml
 
+from telemetry.api.service import serve
+from telemetry.config import load_config
 from telemetry.embedded.broker import find_mosquitto
 from telemetry.embedded.broker_probe import free_port
 from telemetry.embedded.postgres_files import find_binaries
 from telemetry.embedded.process import unprivileged_account
+from telemetry.store.keystore import FileKeystore, role_password
+from telemetry.store.migrate import ROLES, migrate
+from tests.support.postgres import temporary_postgres
 
 TOP = Path(__file__).resolve().parents[2]
 needs_mosquitto = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
@@ -117,3 +127,91 @@ def test_postgresql_reads_its_file(setting, value, tmp_path):
     command = [binary, "-C", setting, "-D", tmp_path, f"--config-file={TOP / 'docker' / 'postgresql.conf'}"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.stdout.removesuffix("\n"), ended.stderr) == (value, "")
+
+
+@pytest.fixture
+def api_service():
+    return yaml.safe_load((TOP / "docker-compose.yml").read_text())["services"]["api"]
+
+
+@pytest.fixture
+def container(tmp_path, api_service):
+    """The API's mounts below a folder, as links to what prepare.py wrote; keys as `telemetry migrate` makes them."""
+    state, root = tmp_path / "state", tmp_path / "root"
+    prepare.prepare(state)
+    FileKeystore(state / "data" / "keys").create()
+    for volume in api_service["volumes"]:
+        outside, inside, _ = volume.split(":")
+        (root / inside[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (root / inside[1:]).symlink_to(state / outside.removeprefix("./docker/state/"))
+    return root
+
+
+@pytest.fixture
+async def api(container, api_service, monkeypatch):
+    """`telemetry api` with compose's environment, in this process; yields what to replace in addresses."""
+    variables = {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", v) for name, v in api_service["environment"].items()}
+    ports = {port: free_port("127.0.0.1") for port in ("8443", "9465")}
+    for name, value in variables.items():
+        moved = f"{container}{value}" if value.startswith("/") else value.replace("0.0.0.0", "127.0.0.1")
+        monkeypatch.setenv(name, str(ports.get(moved, moved)))
+    keystore = FileKeystore(container / "var/lib/telemetry/keys")
+    async with temporary_postgres() as postgres:
+        passwords = {role: role_password(keystore, role) for role in ROLES}
+        await migrate(lambda database: asyncpg.connect(postgres.dsn(database)), passwords)
+        serving = asyncio.create_task(serve(load_config(), lambda database: postgres.dsn(database, "")))
+        try:
+            for port in ports.values():
+                await listening(port, serving)
+            yield ports
+        finally:
+            try:
+                if not serving.done():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                await serving
+            finally:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    asyncio.get_running_loop().remove_signal_handler(number)
+
+
+async def listening(port: int, serving: asyncio.Task) -> None:
+    for _ in range(1000):
+        if serving.done():
+            serving.result()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
+    raise AssertionError("nothing listens")
+
+
+async def test_the_api_answers_over_tls_that_the_authority_vouches_for(api, container):
+    trusted = ssl.create_default_context(cafile=container / "etc/telemetry/tls/ca.crt")
+    async with httpx.AsyncClient(base_url=f"https://localhost:{api['8443']}", verify=trusted) as asking:
+        ready = await asking.get("/readyz")  # with the keystore's password, at the database
+        assert (ready.status_code, ready.json()) == (200, {"ready": True})
+        assert (await asking.get("/api/v1/fleet")).status_code == 401
+    async with httpx.AsyncClient(base_url=f"https://localhost:{api['8443']}") as stranger:
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await stranger.get("/readyz")
+    async with httpx.AsyncClient() as scraper:
+        metrics = await scraper.get(f"http://127.0.0.1:{api['9465']}/metrics")
+    assert 'telemetry_api_requests_total{method="GET",route="/readyz",status="200"} 1.0' in metrics.text
+
+
+async def test_the_apis_health_check_succeeds_and_fails_with_another_authority(api, container, api_service, tmp_path):
+    check = api_service["healthcheck"]["test"][-1]
+    assert api_service["healthcheck"]["test"][:3] == ["CMD", "python", "-c"]
+    check = check.replace("8443", str(api["8443"])).replace("/etc/telemetry", f"{container}/etc/telemetry")
+
+    def ended(program: str) -> int:
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode
+
+    assert await asyncio.to_thread(ended, check) == 0
+    prepare.prepare(tmp_path / "other")
+    other = check.replace(str(container / "etc/telemetry/tls"), str(tmp_path / "other" / "tls"))
+    assert other != check
+    assert await asyncio.to_thread(ended, other) != 0

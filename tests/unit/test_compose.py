@@ -22,6 +22,7 @@ from telemetry.observe.metrics import Metrics
 TOP = Path(__file__).resolve().parents[2]
 DOCKER = TOP / "docker"
 STATE = "./docker/state/"
+BROKER_CERTIFICATE, API_CERTIFICATE = SERVERS = ("tls/broker.crt", "api/api.crt")
 
 
 def load_prepare():
@@ -55,8 +56,18 @@ def state(tmp_path_factory):
 @pytest.fixture
 def configuration(services, monkeypatch) -> Config:
     """The service's configuration as its container computes it."""
-    for name, value in services["telemetry"]["environment"].items():
-        monkeypatch.setenv(name, value)
+    return configured(services["telemetry"]["environment"], monkeypatch)
+
+
+@pytest.fixture
+def api_configuration(services, monkeypatch) -> Config:
+    """The API's."""
+    return configured(services["api"]["environment"], monkeypatch)
+
+
+def configured(variables, monkeypatch) -> Config:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, environment(value))
     return load_config()
 
 
@@ -132,7 +143,8 @@ class TestSecrets:
         for service in services.values():
             for name, value in service.get("environment", {}).items():
                 if secret_like.search(name):
-                    assert str(value).startswith("/run/secrets/"), name
+                    folder = str(Path(value).parent)
+                    assert folder == "/run/secrets" or mounts(service)[folder].startswith(STATE), name
 
     def test_all_that_prepare_writes_is_private(self, state):
         modes = {path.relative_to(state): stat.S_IMODE(path.stat().st_mode) for path in state.rglob("*")}
@@ -151,7 +163,9 @@ class TestSecrets:
         authority = (tmp_path / "state" / "tls" / "ca.crt").read_bytes()
         prepare.prepare(tmp_path / "state", ["later.example.org"])
         assert mosquitto.password_matches(passwords.read_text(), "gateway-1", "made-up")
-        assert "later.example.org" in names_in(tmp_path / "state")
+        for file in SERVERS:
+            assert "later.example.org" in names_in(tmp_path / "state", file)
+            assert_issued_by(authority, tmp_path / "state" / file)
         assert (tmp_path / "state" / "tls" / "ca.crt").read_bytes() == authority
 
     def test_the_authoritys_key_reaches_no_container(self, compose, services):
@@ -160,13 +174,33 @@ class TestSecrets:
         assert not [path for path in outside if path.rstrip("/") in {"./docker/state", "./docker"}]
         assert not [path for path in outside if "authority" in path]
 
+    def test_the_broker_and_the_api_see_their_own_private_key_alone(self, services, state):
+        seen = {}
+        for name, service in services.items():
+            folders = [state / path.removeprefix(STATE) for path in mounts(service).values() if path.startswith(STATE)]
+            keys = {key.name for folder in folders for key in (folder, *folder.rglob("*")) if key.suffix == ".key"}
+            seen |= {name: keys} if keys else {}
+        assert seen == {"mosquitto": {"broker.key"}, "api": {"api.key"}}
+
     def test_only_the_migration_has_the_administrators_password(self, services):
         holders = {name for name, service in services.items() if "pgpass" in service.get("secrets", [])}
         assert holders == {"migrate"}
 
+    def test_a_new_authority_issues_all_anew(self, tmp_path):
+        prepare.prepare(tmp_path / "state")
+        (tmp_path / "state" / "authority" / "ca.key").unlink()
+        prepare.prepare(tmp_path / "state")
+        for file in SERVERS:
+            assert_issued_by((tmp_path / "state" / "tls" / "ca.crt").read_bytes(), tmp_path / "state" / file)
 
-def names_in(state: Path) -> list[str]:
-    certificate = x509.load_pem_x509_certificate((state / "tls" / "broker.crt").read_bytes())
+
+def assert_issued_by(authority: bytes, file: Path) -> None:
+    certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
+
+
+def names_in(state: Path, file: str = BROKER_CERTIFICATE) -> list[str]:
+    certificate = x509.load_pem_x509_certificate((state / file).read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return [str(name.value) for name in names]
 
@@ -189,10 +223,11 @@ class TestContainers:
         assert images
         assert all(int(minor) >= 11 for minor in images)
 
-    def test_only_mqtt_over_tls_and_grafana_are_published_and_only_here(self, services):
+    def test_only_mqtt_and_the_api_over_tls_and_grafana_are_published_and_only_here(self, services):
         published = {name: service["ports"] for name, service in services.items() if "ports" in service}
         assert {name: [environment(port) for port in ports] for name, ports in published.items()} == {
             "mosquitto": [f"127.0.0.1:{prepare.PORT}:{prepare.PORT}"],
+            "api": ["127.0.0.1:8443:8443"],
             "grafana": ["127.0.0.1:3000:3000"],
         }
 
@@ -200,7 +235,13 @@ class TestContainers:
         assert compose["networks"]["database"]["internal"] is True
         assert services["postgres"]["networks"] == ["database"]
         members = {name for name, service in services.items() if "database" in service["networks"]}
-        assert members == {"postgres", "telemetry", "migrate"}
+        assert members == {"postgres", "telemetry", "migrate", "api"}
+
+    def test_the_api_reaches_out_by_a_network_of_its_own_and_not_the_broker(self, compose, services):
+        assert services["api"]["networks"] == ["database", "metrics", "outward"]
+        assert [name for name, service in services.items() if "outward" in service["networks"]] == ["api"]
+        assert not (compose["networks"]["outward"] or {}).get("internal", False)
+        assert compose["networks"]["metrics"]["internal"] is True
 
     def test_all_that_stay_up_are_watched(self, services):
         assert {name for name, service in services.items() if "healthcheck" not in service} == {"migrate"}
@@ -212,6 +253,9 @@ class TestContainers:
             "mosquitto": "service_healthy",
         }
         assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+
+    def test_the_api_starts_after_the_migration(self, services):
+        assert services["api"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
 
 
 class TestService:
@@ -241,6 +285,69 @@ class TestService:
     def test_its_data_is_where_the_broker_reads_passwords(self, configuration, services):
         data = mounts(services["telemetry"])[str(configuration.data_dir)]
         assert mounts(services["mosquitto"])["/mosquitto/config"] == f"{data}/broker"
+
+
+class TestApi:
+    def test_it_runs_the_image_of_the_service_within_bounds(self, services):
+        api, service = services["api"], services["telemetry"]
+        assert api["command"] == ["api"]
+        assert {name: api[name] for name in ("image", "build", "user", "tmpfs", "logging")} == {
+            name: service[name] for name in ("image", "build", "user", "tmpfs", "logging")
+        }
+        assert api["mem_limit"] == "1g"
+
+    def test_its_environment_is_a_valid_configuration(self, api_configuration, services):
+        assert api_configuration.embedded is False
+        assert api_configuration.database.dsn == "postgresql://postgres:5432/telemetry"
+        assert (api_configuration.api.address, api_configuration.observe.address) == ("0.0.0.0", "0.0.0.0")
+        published = environment(services["api"]["ports"][0])
+        assert published.endswith(f":{api_configuration.api.port}")
+        assert api_configuration.api.cookie_secure
+        assert (api_configuration.api.origin, api_configuration.api.trusted_proxies) == ("", ())
+
+    def test_nothing_leaves_it_before_somebody_sets_that(self, api_configuration):
+        assert api_configuration.mail.host == ""
+        assert api_configuration.webhooks.enabled is False
+
+    def test_what_its_comments_offer_is_a_valid_configuration(self, compose, services, monkeypatch):
+        text = (TOP / "docker-compose.yml").read_text()
+        offered = yaml.safe_load("\n".join(re.findall(r"^ *# (TELEMETRY_\w+: .+)$", text, re.MULTILINE)))
+        config = configured(services["api"]["environment"] | offered, monkeypatch)
+        assert config.mail.host
+        assert config.webhooks.enabled
+        assert config.api.trusted_proxies == ("172.30.0.2",)
+        uncommented = yaml.safe_load(re.sub(r"^( *)# (secrets: |mail-password: )", r"\1\2", text, flags=re.MULTILINE))
+        (secret,) = uncommented["services"]["api"]["secrets"]
+        assert str(config.mail.password_file) == f"/run/secrets/{secret}"
+        assert set(uncommented["secrets"]) - set(compose["secrets"]) == {secret}
+
+    def test_the_files_it_names_are_mounted_and_it_writes_to_none(self, api_configuration, services, state):
+        inside = mounts(services["api"])
+        for path in (api_configuration.api.cert_file, api_configuration.api.key_file):
+            assert (state / inside[str(path.parent)].removeprefix(STATE) / path.name).exists()
+        service_data = mounts(services["telemetry"])[str(api_configuration.data_dir)]
+        assert inside[f"{api_configuration.data_dir}/keys"] == f"{service_data}/keys"
+        assert all(volume.endswith(":ro") for volume in services["api"]["volumes"])
+
+    def test_its_certificate_names_what_users_call_it(self, state):
+        assert names_in(state, API_CERTIFICATE) == [
+            *("api", "localhost", "127.0.0.1", "broker.example.org", "192.0.2.7")
+        ]
+
+    def test_health_is_asked_where_it_listens_and_the_certificate_is_checked(self, api_configuration, services):
+        check = services["api"]["healthcheck"]["test"][-1]
+        compile(check, "healthcheck", "exec")
+        assert f"'https://localhost:{api_configuration.api.port}/healthz'" in check
+        (trusted,) = re.findall(r"cafile='([^']+)'", check)
+        assert mounts(services["api"])[trusted] == f"{STATE}tls/ca.crt"
+
+    def test_metrics_are_scraped_where_they_are(self, api_configuration, services):
+        scraped = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+        targets = {entry["job_name"]: entry["static_configs"][0]["targets"] for entry in scraped}
+        assert targets["api"] == [f"api:{api_configuration.api.metrics_port}"]
+
+    def test_stopping_leaves_it_the_time_that_it_takes(self, api_configuration, services):
+        assert int(services["api"]["stop_grace_period"].removesuffix("s")) > api_configuration.api.shutdown_s
 
 
 class TestBroker:
@@ -329,6 +436,21 @@ class TestDashboard:
         for query in queries:
             for labels, name in re.findall(r"by \(([^)]*)\) \((?:rate|increase)\((telemetry_\w+)", query):
                 assert set(labels.replace(" ", "").split(",")) <= sample_names()[name], query
+
+    def test_both_processes_are_watched_and_each_under_its_name(self, queries):
+        scraped = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+        assert {f'up{{job="{entry["job_name"]}"}} == 0' for entry in scraped} <= set(queries)
+        assert len(scraped) == 2
+
+    def test_what_the_api_has_none_of_is_asked_of_the_service_alone(self, queries):
+        asked = [query for query in queries if "telemetry_broker_connected" in query]
+        assert len(asked) == 2
+        assert all('telemetry_broker_connected{job="telemetry"}' in query for query in asked)
+
+    def test_labels_that_series_have_are_not_renamed_by_the_scrape(self, queries):
+        assert any("by (job)" in query for query in queries)
+        scraped = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+        assert all(entry["honor_labels"] for entry in scraped)
 
     def test_every_way_a_reading_can_end_is_shown(self, queries):
         for end in ("stored", "duplicate", "withheld", "quarantined"):

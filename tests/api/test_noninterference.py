@@ -292,8 +292,9 @@ async def test_every_address_that_a_recipient_reads_is_asked(world: World) -> No
     for way in ALL_WAYS:
         await WAYS[way](world, asking)
     document = framework().openapi()
+    of_persons = {"/api/v1/alert-mails"}  # what an account wished for; tokens are refused
     for path, methods in document["paths"].items():
-        if "recipients" in methods.get("get", {}).get("tags", ()):
+        if "recipients" in methods.get("get", {}).get("tags", ()) and path not in of_persons:
             pattern = re.sub(r"\{\w+\}", "[^/?]+", path.removeprefix("/api/v1"))
             assert any(re.fullmatch(pattern, one) for one in asking.paths), path
 

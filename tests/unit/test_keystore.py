@@ -12,6 +12,8 @@ from telemetry.ports import Keystore
 from telemetry.privacy.keys import Opener, Purpose, Sealer
 from telemetry.store import keystore as module
 from telemetry.store.keystore import (
+    API_SECRETS,
+    CODEC_STATE,
     INGEST_SECRETS,
     KEK,
     QUARANTINE,
@@ -124,6 +126,12 @@ def test_a_process_reads_only_what_it_was_given(directory: Path):
 
 def test_ingest_is_given_nothing_that_opens():
     assert not INGEST_SECRETS & {KEK, QUARANTINE, password_name("telemetry_keys")}
+
+
+def test_the_api_is_given_nothing_of_those_who_ingest_and_roll_up():
+    others = {password_name("telemetry_ingest"), password_name("telemetry_rollup"), CODEC_STATE, QUARANTINE}
+    assert not API_SECRETS & others
+    assert set(SECRET_NAMES) >= API_SECRETS
 
 
 def test_passwords_are_text_without_the_line_end(directory: Path):

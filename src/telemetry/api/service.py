@@ -10,7 +10,7 @@ from telemetry.api.telling import telling
 from telemetry.config import Config
 from telemetry.health import HealthServer, Heartbeat, Readiness
 from telemetry.observe import Observer
-from telemetry.store.keystore import ACCESS, open_keystore
+from telemetry.store.keystore import ACCESS, API_SECRETS, open_keystore
 
 
 async def serve(config: Config, dsn: Callable[[str], str]) -> None:
@@ -24,7 +24,7 @@ async def serve(config: Config, dsn: Callable[[str], str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    keystore = open_keystore(config.data_dir)
+    keystore = open_keystore(config.data_dir, allowed=API_SECRETS)
     async with (
         open_context(config, keystore, dsn, observer=observer) as context,
         telling(context, keystore.secret(ACCESS)),

@@ -71,6 +71,10 @@ SECRET_NAMES: Final = (*_LENGTHS, *(password_name(role) for role in ROLES))
 PLAN_SECRETS: Final = frozenset({password_name("telemetry_rights")})
 BLE_SECRETS: Final = frozenset({BLE})
 LABEL_SECRETS: Final = frozenset({password_name("telemetry_rollup")})
+API_SECRETS: Final = frozenset(  # key-encryption keys come from where `store.keks` has them
+    {API, ACCESS, BLIND_INDEX, RECEIPT_SIGNING}
+    | {password_name(f"telemetry_{role}") for role in ("views", "rights", "operator", "access", "keys")}
+)
 INGEST_SECRETS: Final = frozenset({BLIND_INDEX, CODEC_STATE, QUARANTINE_PUBLIC, password_name("telemetry_ingest")})
 
 

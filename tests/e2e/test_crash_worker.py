@@ -18,6 +18,7 @@ async def die(found: System, sequence: list[Moment]) -> None:
         await found.worker.until_committing()
         await kill_worker(found, moment)
         found.worker.start(spare=left > 0)
+    await feed.until(poison=1)  # a short run may have met none
     await feed.finish()
     await found.settle()
     report = await found.check(feed)

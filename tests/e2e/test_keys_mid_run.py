@@ -59,6 +59,7 @@ async def test_a_worker_needs_no_key_encryption_key(seed: int) -> None:
         done = await rotate_kek(connection, KeystoreKeks(found.keystore), found.keystore, batch=2)
         assert (done.unopened, done.adopted) == (0, True)
         assert path.read_bytes() != right
+        await feed.until(poison=1)
         for each in (feed, late):
             await each.finish()
         await found.settle()

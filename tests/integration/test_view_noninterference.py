@@ -169,7 +169,9 @@ DIFFERENCES = {
     "another owner": Difference(another_owner, lambda _: True, {}),
     "what another recipient was granted": Difference(other_recipient, lambda _: True, {}),
     "what was granted for another purpose": Difference(other_purpose, lambda _: True, {}),
-    "a finer series": Difference(finer, lambda terms: terms["resolution"] >= Resolution.PT1H.rank, ALL),
+    "a finer series": Difference(
+        finer, lambda terms: terms["resolution"] >= Resolution.PT1H.rank and not terms["extremes"], ALL
+    ),
     "extremes": Difference(
         windows(DEVICE, "ac_power_w", HOUR_START, amount=mean_amount(HOUR_START.hour), lowest=0, highest=9),
         lambda terms: not terms["extremes"],

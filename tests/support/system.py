@@ -19,7 +19,6 @@ import random
 import shutil
 import tempfile
 import time
-import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,14 +61,14 @@ class Feed:
     figures: Figures | None = None
     summary: Summary | None = None
 
-    async def until(self, acknowledged: int, timeout_s: float = 60.0) -> None:
-        """Wait until the broker has acknowledged so many readings."""
+    async def until(self, acknowledged: int = 0, *, poison: int = 0, timeout_s: float = 60.0) -> None:
+        """Wait until the broker has acknowledged so many readings, and so many poison messages went out."""
         deadline = time.monotonic() + timeout_s
-        while self.figures is None or self.figures.acknowledged < acknowledged:
+        while self.figures is None or self.figures.acknowledged < acknowledged or self.figures.poison < poison:
             if self.task.done():
                 await self.task
                 raise AssertionError("the feed ended too early")
-            assert time.monotonic() < deadline, f"not {acknowledged} readings acknowledged in {timeout_s} s"
+            assert time.monotonic() < deadline, f"not {acknowledged} readings, {poison} poison in {timeout_s} s"
             await asyncio.sleep(0.05)
 
     async def finish(self, *, stop: bool = True) -> Summary:
@@ -423,9 +422,4 @@ async def _end(found: System) -> None:
     await asyncio.gather(*(feed.task for feed in found.feeds), return_exceptions=True)
 
 
-def derived_seed(seed: int, name: str) -> int:
-    """A seed of a test's own, from the run's."""
-    return zlib.crc32(f"{seed}/{name}".encode())
-
-
-__all__ = ["Feed", "Kind", "Opener", "System", "derived_seed", "system"]
+__all__ = ["Feed", "Kind", "Opener", "System", "system"]

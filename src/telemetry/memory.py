@@ -30,8 +30,8 @@ def keep_freed_memory() -> bool:
 def calm_garbage_collection() -> None:
     """Leave what exists now out of every later collection, and collect less often; once, after all imports.
 
-    Messages and batches form no cycles: reference counts free them. What the collector finds is little, and a full
-    pass over the modules of polars and pyarrow stops every thread for a tenth of a second.
+    Messages, batches and answers form few cycles: reference counts free them. What the collector finds is little, and
+    a full pass over the modules of polars and pyarrow stops every thread for a tenth of a second.
     """
     gc.collect()
     gc.freeze()

@@ -9,6 +9,7 @@ from telemetry.api.server import serving
 from telemetry.api.telling import telling
 from telemetry.config import Config
 from telemetry.health import HealthServer, Heartbeat, Readiness
+from telemetry.memory import calm_garbage_collection, keep_freed_memory
 from telemetry.observe import Observer
 from telemetry.store.keystore import ACCESS, API_SECRETS, open_keystore
 
@@ -24,12 +25,14 @@ async def serve(config: Config, dsn: Callable[[str], str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    keep_freed_memory()
     keystore = open_keystore(config.data_dir, allowed=API_SECRETS)
     async with (
         open_context(config, keystore, dsn, observer=observer) as context,
         telling(context, keystore.secret(ACCESS)),
         serving(context),
     ):
+        calm_garbage_collection()  # a full pass over all modules would hold every answer up for 50 ms
         heartbeat = Heartbeat(observer)
         health = HealthServer(
             observer.metrics.registry,

@@ -142,11 +142,7 @@ def _sites(devices: pl.DataFrame, alerts: Mapping[str, int | None]) -> pl.DataFr
 
 
 def _kinds(fields: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
-    """Fields by device as fields by kind: what is granted is granted of a kind (rule 18)."""
-    about = devices.select("site", "device", "kind")
+    """Fields by device as fields by kind: what is granted is granted of a kind (rule 18), so one device tells it."""
+    about = devices.select("site", "device", "kind").unique(["site", "kind"], keep="first", maintain_order=True)
     more = [name for name in fields.columns if name != "device"]
-    return (
-        about.join(fields, on="device", maintain_order="left_right")
-        .select("site", "kind", *more)
-        .unique(maintain_order=True)
-    )
+    return about.join(fields, on="device", maintain_order="left_right").select("site", "kind", *more)

@@ -61,28 +61,43 @@ class VaultOpener(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Meant:
-    """What a token stood for when it was made: a device's or a site's key, under an epoch of its owner's."""
+Meant = tuple[int, int, int]
+"""What a token stood for when it was made: its owner's key, a device's or a site's, the owner's epoch.
 
-    owner: int
-    subject: int
-    epoch: int
+A plain tuple of numbers: there are very many, and the garbage collector does not visit these.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All that has a name in a snapshot, n sites in the order of names.
+
+    ``keys``, ``owners``, ``devices`` (n each): of the sites, and how many devices of each are seen. ``site_of``: the
+    site's key by a site's or a device's token. ``made_of``: what the snapshot said; the same gives the same listing.
+    """
+
+    tokens: Sequence[str]
+    keys: Sequence[int]
+    owners: Sequence[int]
+    devices: Sequence[int]
+    site_of: Mapping[str, int]
+    made_of: Any = None
 
 
 class Keyed:
     """A recipient's tokenizer under the key in effect, and what its tokens stood for: hints, never an answer.
 
-    At most ``capacity`` tokens are remembered, in two generations.
+    At most ``capacity`` tokens are remembered, in two generations. ``listing``: the last one that was made.
     """
 
-    __slots__ = ("_capacity", "_older", "_recent", "recipient_key", "tokenizer", "version")
+    __slots__ = ("_capacity", "_older", "_recent", "listing", "recipient_key", "tokenizer", "version")
 
     def __init__(self, recipient_key: int, version: int, tokenizer: Tokenizer, capacity: int = 200_000) -> None:
         self.recipient_key, self.version, self.tokenizer = recipient_key, version, tokenizer
         self._capacity = capacity
         self._recent: dict[str, Meant] = {}
         self._older: dict[str, Meant] = {}
+        self.listing: Listing | None = None
 
     def meant(self, token: str) -> Meant | None:
         """What the token stood for."""
@@ -155,12 +170,8 @@ class Names:
         tokens = tokenizer.tokens(TokenKind.DEVICE, [d.device_key for d in known], [d.owner_key for d in known], owners)
         of_site = {device.site_key: device.owner_key for device in known}
         made = tokenizer.tokens(TokenKind.SITE, list(of_site), list(of_site.values()), owners)
-        keyed.learn(
-            {t: Meant(d.owner_key, d.device_key, epochs[d.owner_key]) for t, d in zip(tokens, known, strict=True)}
-        )
-        keyed.learn(
-            {t: Meant(owner, site, epochs[owner]) for t, (site, owner) in zip(made, of_site.items(), strict=True)}
-        )
+        keyed.learn({t: (d.owner_key, d.device_key, epochs[d.owner_key]) for t, d in zip(tokens, known, strict=True)})
+        keyed.learn({t: (owner, site, epochs[owner]) for t, (site, owner) in zip(made, of_site.items(), strict=True)})
         return _named(known, tokens, dict(zip(of_site, made, strict=True)))
 
     async def frame(self, named: "Named", places: Mapping[int, Place]) -> pl.DataFrame:

@@ -8,7 +8,8 @@ it never existed, is another recipient's or was withdrawn (docs/decisions/0065-n
 
 import contextlib
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -16,7 +17,7 @@ from typing import Any, Final
 from telemetry.errors import NotVisible
 from telemetry.privacy.tokens import TokenKind
 from telemetry.store.sql import queries
-from telemetry.views.naming import Keyed, Meant, Named, Names
+from telemetry.views.naming import Keyed, Listing, Named, Names
 from telemetry.views.query import Part, Query
 from telemetry.views.sight import Seen, Sight, Viewer, look
 
@@ -25,31 +26,13 @@ _NOBODY: Final = (0,)  # no owner has this key
 _LAST: Final = "\U0010ffff"  # after every name of a device
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """One site in the order of names. ``devices``: how many of it are seen."""
-
-    token: str
-    key: int
-    owner: int
-    devices: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All that has a name in the snapshot: sites in the order of names, and the site's key by device's token."""
-
-    sites: Sequence[_Site]
-    site_of: Mapping[str, int]
-
-
 def guessed(keyed: Keyed | None, viewer: Viewer, query: Query) -> Viewer:
     """The viewer, narrowed to the owners that the names asked for point to; to nobody where they point to none."""
     asked = _heads(query)
     if keyed is None or viewer.scope is not None or not asked:
         return viewer
     meant = [keyed.meant(name) for name in asked]
-    owners = tuple(sorted({each.owner for each in meant if each is not None}))
+    owners = tuple(sorted({each[0] for each in meant if each is not None}))
     return replace(viewer, scope=owners or _NOBODY)
 
 
@@ -82,46 +65,53 @@ async def resolved(
         with contextlib.suppress(NotVisible):
             return sight, _part((await names.of(sight, keyed)).asked(query), part)
     listing = await listed(connection, names, keyed)
-    wanted = _wanted(listing, asked) if asked else listing.sites
+    wanted = _wanted(listing, asked) if asked else range(len(listing.tokens))
     while True:
-        chosen = _chosen(wanted, part)
-        await connection.execute(_SQL["scope"], _scope(site.owner for site in chosen))
+        chosen = _chosen(listing, wanted, part)
+        await connection.execute(_SQL["scope"], _scope(listing.owners[place] for place in chosen))
         sight = await look(connection, viewer, now)
-        sight = sight.of_sites({site.key for site in chosen})
+        sight = sight.of_sites({listing.keys[place] for place in chosen})
         named = _part((await names.of(sight, keyed)).asked(query), part)
-        if named.devices or not chosen or chosen[-1].token == wanted[-1].token:
+        if named.devices or not chosen or chosen[-1] == wanted[-1]:
             return sight, named
-        part = replace(part, after=(chosen[-1].token, _LAST))
+        part = replace(part, after=(listing.tokens[chosen[-1]], _LAST))
 
 
 async def listed(connection: Any, names: Names, keyed: Keyed) -> Listing:
-    """All that has a name in the snapshot. Tokens that were never made are made and remembered."""
+    """All that has a name in the snapshot. Tokens that were never made are made and remembered.
+
+    Where the snapshot says what it said the last time, nothing is made anew.
+    """
     await connection.execute(_SQL["scope"], "")
     row = await connection.fetchrow(_SQL["names"])
-    devices, sites, owners, epochs = row["devices"], row["sites"], row["owners"], row["epochs"]
-    counts: dict[int, int] = {}
-    about: dict[int, tuple[int, int]] = {}
-    for site, owner, epoch in zip(sites, owners, epochs, strict=True):
-        counts[site] = counts.get(site, 0) + 1
-        about[site] = owner, epoch
-    site_keys = list(about)
+    said = row["devices"], row["sites"], row["owners"], row["epochs"]
+    if keyed.listing is not None and keyed.listing.made_of == said:
+        return keyed.listing
+    devices, sites, owners, epochs = said
+    about = {site: (owner, epoch) for site, owner, epoch in zip(sites, owners, epochs, strict=True)}
+    counts = Counter(sites)
     site_owners, site_epochs = [owner for owner, _ in about.values()], [epoch for _, epoch in about.values()]
-    made = await names.made(keyed, TokenKind.SITE, site_keys, site_owners, site_epochs)
-    found = [
-        _Site(token, key, owner, counts[key])
-        for token, key, owner in zip(made, site_keys, site_owners, strict=True)
+    made = await names.made(keyed, TokenKind.SITE, list(about), site_owners, site_epochs)
+    found = sorted(
+        (token, key, owner, counts[key])
+        for token, (key, (owner, _)) in zip(made, about.items(), strict=True)
         if token is not None
-    ]
+    )
     tokens = await names.made(keyed, TokenKind.DEVICE, devices, owners, epochs)
-    by_token = {
-        token: Meant(owner, device, epoch)
-        for token, device, owner, epoch in zip(tokens, devices, owners, epochs, strict=True)
-        if token is not None
-    }
-    keyed.learn(by_token)
-    keyed.learn({site.token: Meant(site.owner, site.key, about[site.key][1]) for site in found})
+    keyed.learn(
+        {token: about for token, about in zip(tokens, zip(owners, devices, epochs, strict=True), strict=True) if token}
+    )
+    keyed.learn({token: (owner, key, about[key][1]) for token, key, owner, _ in found})
     site_of = {token: site for token, site in zip(tokens, sites, strict=True) if token is not None}
-    return Listing(sorted(found, key=lambda site: site.token), site_of)
+    keyed.listing = Listing(
+        tokens=[token for token, *_ in found],
+        keys=[key for _, key, *_ in found],
+        owners=[owner for _, _, owner, _ in found],
+        devices=[count for *_, count in found],
+        site_of=site_of | {token: key for token, key, *_ in found},
+        made_of=said,
+    )
+    return keyed.listing
 
 
 async def _held(connection: Any, keyed: Keyed, asked: Iterable[str]) -> Seen | None:
@@ -132,32 +122,33 @@ async def _held(connection: Any, keyed: Keyed, asked: Iterable[str]) -> Seen | N
     row = await connection.fetchrow(_SQL["names"])
     seen = {(key, epoch) for name in ("devices", "sites") for key, epoch in zip(row[name], row["epochs"], strict=True)}
     meant = [keyed.meant(name) for name in asked]
-    if not all(each is not None and (each.subject, each.epoch) in seen for each in meant):
+    if not all(each is not None and each[1:] in seen for each in meant):
         return None
     return row["devices"], sorted(set(row["sites"]))
 
 
-def _wanted(listing: Listing, asked: Iterable[str]) -> Sequence[_Site]:
-    by_token = {site.token: site.key for site in listing.sites}
-    keys = {by_token.get(name, listing.site_of.get(name)) for name in asked}
+def _wanted(listing: Listing, asked: Iterable[str]) -> Sequence[int]:
+    """The places in the listing of the sites that hold what is asked for."""
+    keys = {listing.site_of.get(name) for name in asked}
     if None in keys:
         raise NotVisible
-    return [site for site in listing.sites if site.key in keys]
+    return [place for place, key in enumerate(listing.keys) if key in keys]
 
 
-def _chosen(wanted: Sequence[_Site], part: Part) -> Sequence[_Site]:
-    """The sites that hold the part: whole ones, next to each other in the order of names."""
+def _chosen(listing: Listing, wanted: Sequence[int], part: Part) -> Sequence[int]:
+    """The sites, of those wanted, that hold the part: whole ones, next to each other in the order of names."""
     first, _ = part.after or ("", "")
     last, _ = part.through or (_LAST, "")
-    chosen: list[_Site] = []
+    chosen: list[int] = []
     devices = 0
-    for site in wanted[bisect_left(wanted, first, key=lambda site: site.token) :]:
+    for place in wanted[bisect_left(wanted, first, key=listing.tokens.__getitem__) :]:
         full = part.at_most is not None and devices >= part.at_most
-        if full or site.token > last or (part.at_most_sites is not None and len(chosen) > part.at_most_sites):
+        token = listing.tokens[place]
+        if full or token > last or (part.at_most_sites is not None and len(chosen) > part.at_most_sites):
             break
-        chosen.append(site)
+        chosen.append(place)
         # Of the site that the part before ended in, there may be no device left.
-        devices += 0 if site.token == first else site.devices
+        devices += 0 if token == first else listing.devices[place]
     return chosen
 
 

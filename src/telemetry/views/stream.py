@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
@@ -107,13 +107,13 @@ async def stream(
             known = view.rows
             if not fresh.is_empty():
                 yield replace(view, rows=fresh)
-            await woken.wait(_next_s(view, poll_s))
+            await woken.wait(_next_s(view, views.now(), poll_s))
     finally:
         woken.close()
 
 
 async def _recent(views: Views, viewer: Viewer, query: Query, *, began: bool) -> View:
-    now = datetime.now(UTC)
+    now = views.now()
     recent = replace(query, since=now - _LOOK_BACK[query.resolution], until=now + timedelta(hours=1))
     try:
         return (await views.read(viewer, recent, way=Way.STREAM))[0]
@@ -123,9 +123,9 @@ async def _recent(views: Views, viewer: Viewer, query: Query, *, began: bool) ->
         raise
 
 
-def _next_s(view: View, poll_s: float) -> float:
+def _next_s(view: View, now: datetime, poll_s: float) -> float:
     """Seconds until something may become visible."""
-    now_us = instant_us(datetime.now(UTC))
+    now_us = instant_us(now)
     served = {Resolution(name) for name in view.shared["resolution"].unique()}
     if Resolution.RAW in served:
         return min(1.0, poll_s)

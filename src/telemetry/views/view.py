@@ -7,12 +7,13 @@ windows' edges, and nothing says how much there is that is not shown (rules 17 t
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
-from telemetry.model.fields import FIELD_NAMES
+from telemetry.model.fields import FIELD_NAMES, Field
 from telemetry.model.series import GAP_MAX_US, SITE_GRID, UTC_GRID
 from telemetry.model.sharing import RESOLUTIONS
 from telemetry.privacy.combine import instant_us, not_shared
@@ -39,8 +40,9 @@ from telemetry.views.windows import (
 _SQL: Final = queries("views")
 _HOUR_US: Final = 3_600_000_000
 _EVER: Final = 2**62
-_GRIDS: Final = {UTC_GRID: DayGrid.UTC.value, SITE_GRID: DayGrid.SITE.value}
-_RANK_NAMES: Final = {resolution.rank: resolution.value for resolution in RESOLUTIONS}
+_FIELDS: Final = pl.Series(FIELD_NAMES, dtype=pl.String)
+_GRIDS: Final = pl.Series([{UTC_GRID: DayGrid.UTC, SITE_GRID: DayGrid.SITE}[grid].value for grid in range(2)])
+_RANK_NAMES: Final = pl.Series([resolution.value for resolution in RESOLUTIONS])  # in the order of ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class Views:
         self._hot_us = (hot_hours + 1) * _HOUR_US
         self._names = names
         self._clock = clock
+
+    def now(self) -> datetime:
+        """About the instant that the next answer is as of: where a question's range follows the clock."""
+        return self._clock() if self._clock else datetime.now(UTC)
 
     async def view(self, recipient_key: int, query: Query, *, way: Way = Way.VIEW) -> View:
         """What is shown to a recipient.
@@ -183,10 +189,11 @@ def _fields(query: Query) -> list[str]:
 
 def subjects_of(seen: Opened, query: Query) -> list[Subject]:
     """The devices of an answer as windows see them, in the order of names."""
-    return [_subject(device, seen.sight.places, query, _fields(query)) for device in seen.named.devices]
+    fields = frozenset(_fields(query))
+    return [_subject(device, seen.sight.places, query, fields) for device in seen.named.devices]
 
 
-def _subject(device: SeenDevice, places: Mapping[int, Place], query: Query, fields: Sequence[str]) -> Subject:
+def _subject(device: SeenDevice, places: Mapping[int, Place], query: Query, fields: frozenset[str]) -> Subject:
     zone = places[device.site_key].timezone if device.site_key in places else "UTC"
     grid = {None: None, DayGrid.UTC: UTC_GRID, DayGrid.SITE: SITE_GRID}[query.grid]
     tenure = device.tenure
@@ -231,27 +238,34 @@ async def _kept(connection: Any, devices: Sequence[int], since_us: int) -> dict[
 
 
 def _named_rows(shown: pl.DataFrame, named: Named, timezone: str) -> pl.DataFrame:
-    names = pl.DataFrame(
-        {
-            "device_key": [device.device_key for device in named.devices],
-            "site": [named.sites[device.site_key] for device in named.devices],
-            "device": list(named.names),
-        },
-        schema={"device_key": pl.Int64, "site": pl.String, "device": pl.String},
+    keys = np.array([device.device_key for device in named.devices], dtype=np.int64)
+    sites = pl.Series([named.sites[device.site_key] for device in named.devices], dtype=pl.String)
+    order = np.argsort(keys)
+    of = order[np.searchsorted(keys[order], shown["device_key"].to_numpy())]
+    return (
+        shown.with_columns(
+            site=sites.gather(of),
+            device=pl.Series(list(named.names), dtype=pl.String).gather(of),
+            field=_FIELDS.gather(shown["field"]),
+        )
+        .sort("site", "device", "field", "start", "resolution")
+        .select(
+            "site",
+            "device",
+            "field",
+            _text(_RANK_NAMES, "resolution"),
+            _text(_GRIDS, "grid"),
+            *(_instant(pl.col(name), timezone) for name in ("start", "end")),
+            "value",
+            "coverage",
+            "lowest",
+            "highest",
+        )
     )
-    rows = shown.join(names, on="device_key").sort("site", "device", "field", "start", "resolution")
-    return rows.select(
-        "site",
-        "device",
-        pl.col("field").replace_strict(dict(enumerate(FIELD_NAMES)), return_dtype=pl.String),
-        pl.col("resolution").replace_strict(_RANK_NAMES, return_dtype=pl.String),
-        pl.col("grid").replace_strict(_GRIDS, return_dtype=pl.String),
-        *(_instant(pl.col(name), timezone) for name in ("start", "end")),
-        "value",
-        "coverage",
-        "lowest",
-        "highest",
-    )
+
+
+def _text(names: pl.Series, index: str) -> pl.Expr:
+    return pl.lit(names).gather(pl.col(index)).alias(index)
 
 
 def _instant(us: pl.Expr, timezone: str) -> pl.Expr:
@@ -264,24 +278,31 @@ def _with_last_seen(devices: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _shared(subjects: Sequence[Subject], named: Named) -> pl.DataFrame:
-    rows = [
-        (name, field, RESOLUTIONS[served[0].rank].value)
-        for subject, name in zip(subjects, named.names, strict=True)
-        for field, served in subject.levels.items()
-    ]
-    schema = {"device": pl.String, "field": pl.String, "resolution": pl.String}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    devices: list[str] = []
+    fields: list[str] = []
+    finest: list[int] = []
+    for subject, name in zip(subjects, named.names, strict=True):
+        devices += [name] * len(subject.levels)
+        fields += subject.levels
+        finest += [served[0].rank for served in subject.levels.values()]
+    texts = pl.Series(devices, dtype=pl.String), pl.Series(fields, dtype=pl.String)
+    resolutions = _RANK_NAMES.gather(pl.Series(finest, dtype=pl.UInt8))
+    return pl.DataFrame({"device": texts[0], "field": texts[1], "resolution": resolutions})
 
 
 def _withheld(named: Named, fields: Sequence[str]) -> pl.DataFrame:
     wanted = set(fields)
-    rows = [
-        (name, field.name)
-        for device, name in zip(named.devices, named.names, strict=True)
-        for field in not_shared(device.kind, device.view)
-        if field.name in wanted
-    ]
-    return pl.DataFrame(rows, schema={"device": pl.String, "field": pl.String}, orient="row")
+    known: dict[int, tuple[tuple[Field, ...], list[str]]] = {}  # by identity: those alike are mostly one object
+    devices: list[str] = []
+    missing: list[str] = []
+    for device, name in zip(named.devices, named.names, strict=True):
+        found = not_shared(device.kind, device.view)
+        if id(found) not in known:
+            known[id(found)] = found, [field.name for field in found if field.name in wanted]
+        some = known[id(found)][1]
+        devices += [name] * len(some)
+        missing += some
+    return pl.DataFrame({"device": devices, "field": missing}, schema={"device": pl.String, "field": pl.String})
 
 
 async def _record(connection: Any, viewer: Viewer, named: Named, query: Query, way: Way) -> None:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from math import gcd
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from telemetry.model.fields import CATALOGUE, FIELD_INDEX, FIELD_NAMES
@@ -34,9 +35,11 @@ SHOWN_SCHEMA: Final[Mapping[str, pl.DataType]] = {
     "highest": pl.Float64(),
 }
 SHOWN_TYPES: Final = pl.Schema(SHOWN_SCHEMA)
-_INVERSE: Final = [round(1 / field.step) for field in CATALOGUE]
-_INTEGRALS: Final = [index for index, kind in enumerate(AGGREGATES) if kind is Aggregate.INTEGRAL]
+_INVERSE: Final = np.array([round(1 / field.step) for field in CATALOGUE], dtype=np.float64)
+_IS_INTEGRAL: Final = np.array([kind is Aggregate.INTEGRAL for kind in AGGREGATES])
 _NEVER: Final = 2**62
+_RAW: Final = Resolution.RAW.rank
+_DAY: Final = Resolution.P1D.rank
 _ALL: Final = frozenset(FIELD_NAMES)
 # From 2000 to 2040: a zone's alignment must not depend on what is asked.
 _ERA_US: Final = (946_684_800_000_000, 2_208_988_800_000_000)
@@ -62,15 +65,24 @@ def alignment(zone: str) -> int:
 
 
 def levels_of(
-    view: KindView, fields: Iterable[str], asked: Resolution, *, grid: int | None, day_grid: int, align_min: int
+    view: KindView, fields: AbstractSet[str], asked: Resolution, *, grid: int | None, day_grid: int, align_min: int
 ) -> dict[str, tuple[Level, ...]]:
-    """The levels of each field that has any, at every resolution that windows may be kept at."""
-    found = {}
-    for name in fields:
-        spans = view.fields.get(name)
-        if spans and (some := _levels(spans, asked, grid, day_grid, align_min)):
-            found[name] = some
+    """The levels of each of the fields that has any, at every resolution that windows may be kept at."""
+    found: dict[str, tuple[Level, ...]] = {}
+    known: dict[int, tuple[Level, ...]] = {}  # what one grant names has the same spans, and they are one object
+    for name, spans in view.fields.items():
+        if name in fields and spans:
+            some = known.get(id(spans))
+            if some is None:
+                some = known[id(spans)] = _levels(spans, asked, grid, day_grid, align_min)
+            if some:
+                found[name] = some
     return found
+
+
+def _distinct(subject: Subject) -> Iterable[tuple[Level, ...]]:
+    """The levels of its fields, those that are one object once."""
+    return {id(some): some for some in subject.levels.values()}.values()
 
 
 @lru_cache(maxsize=8192)
@@ -102,7 +114,7 @@ def groups_of(subjects: Iterable[Subject], stored: AbstractSet[int]) -> dict[tup
     for subject in subjects:
         served = {
             (level.rank, level.grid)
-            for found in subject.levels.values()
+            for found in _distinct(subject)
             for level in found
             if level.rank and (level.rank in stored or level.finer != level.allowed)
         }
@@ -118,14 +130,18 @@ def _rules(subjects: Sequence[Subject], rank: int, grid: int, among: AbstractSet
     ``among``: the fields that matter.
     """
     rows: list[tuple[int, int, str, int, int]] = []
+    indexes = {name: FIELD_INDEX[name] for name in among}
     for subject in subjects:
-        for name, found in subject.levels.items():
-            for level in found if name in among else ():
-                if (level.rank, level.grid) == (rank, grid):
-                    about = subject.device_key, FIELD_INDEX[name]
-                    rows += [(*about, "allowed", *each) for each in level.allowed]
-                    rows += [(*about, "finer", *each) for each in level.finer]
-                    rows += [(*about, "extremes", *each) for each in level.extremes]
+        device, served = subject.device_key, subject.levels
+        for name in served if len(served) < len(indexes) else indexes:
+            index, found = indexes.get(name), served.get(name, ())
+            if index is None:
+                continue
+            for level in found:
+                if level.rank == rank and level.grid == grid:
+                    rows += [(device, index, "allowed", start, end) for start, end in level.allowed]
+                    rows += [(device, index, "finer", start, end) for start, end in level.finer]
+                    rows += [(device, index, "extremes", start, end) for start, end in level.extremes]
     schema = {"device_key": pl.Int64, "field": pl.UInt8, "what": pl.String, "from": pl.Int64, "to": pl.Int64}
     return pl.DataFrame(rows, schema=schema, orient="row").sort("from")
 
@@ -178,21 +194,23 @@ def visible(windows: pl.DataFrame, subjects: Sequence[Subject], where: tuple[int
 
 def valued(windows: pl.DataFrame) -> pl.DataFrame:
     """Integers in catalogue units (rule 11). The instant of a last value is not shown: its window is (rule 21)."""
-    field = pl.col("field")
-    inverse = field.replace_strict(dict(enumerate(_INVERSE)), return_dtype=pl.Float64)
+    field = windows["field"].to_numpy()
+    inverse, mean = pl.lit(pl.Series(_INVERSE[field])), pl.lit(pl.Series(_IS_INTEGRAL[field]))
     covered, length = pl.col("covered_ms") * 1000, pl.col("window_end") - pl.col("window_start")
-    mean = pl.col("amount") / (pl.col("covered_ms") * inverse)
     lowest, highest = (
         pl.when(pl.col("extremes")).then(pl.col(name) / inverse).alias(name) for name in ("lowest", "highest")
     )
     return windows.select(
         "device_key",
         "field",
-        "resolution",
-        "grid",
+        pl.col("resolution").cast(pl.UInt8),
+        pl.col("grid").cast(pl.UInt8),
         pl.col("window_start").alias("start"),
         pl.col("window_end").alias("end"),
-        pl.when(field.is_in(_INTEGRALS)).then(mean).otherwise(pl.col("amount") / inverse).alias("value"),
+        pl.when(mean)
+        .then(pl.col("amount") / (pl.col("covered_ms") * inverse))
+        .otherwise(pl.col("amount") / inverse)
+        .alias("value"),
         pl.when(covered >= length)
         .then(pl.lit("full"))
         .when(covered > 0)
@@ -206,10 +224,10 @@ def valued(windows: pl.DataFrame) -> pl.DataFrame:
 
 def shown_readings(subjects: Sequence[Subject], asked: Asked, readings: pl.DataFrame) -> pl.DataFrame:
     """SHOWN_SCHEMA: readings as they are, of fields granted raw; ``end`` is the reading's instant as well."""
-    rules = _rules(subjects, Resolution.RAW.rank, UTC_GRID).filter(pl.col("what") == "allowed")
     names = [name for name in FIELD_NAMES if name in readings.columns]
-    if rules.is_empty() or readings.is_empty() or not names:
+    if readings.is_empty() or not names:
         return pl.DataFrame(schema=dict(SHOWN_SCHEMA))
+    rules = _rules(subjects, Resolution.RAW.rank, UTC_GRID).filter(pl.col("what") == "allowed")
     since, until = max(asked.range_us[0], asked.slice_us[0]), min(asked.range_us[1], asked.slice_us[1])
     long = (
         readings.filter((pl.col("ts") >= since) & (pl.col("ts") < until))
@@ -254,7 +272,7 @@ def longest_us(subjects: Iterable[Subject]) -> int:
     ranks = {
         level.rank
         for subject in subjects
-        for found in subject.levels.values()
+        for found in _distinct(subject)
         for level in found
         if level.finer != level.allowed
     }
@@ -269,14 +287,19 @@ def lacking(subjects: Sequence[Subject], series: pl.DataFrame, since_us: int) ->
         .group_by("device_key", "field")
         .agg(pl.col("resolution").min())
     )
-    kept = {(device, field): rank for device, field, rank in recent.iter_rows()}
+    kept: dict[int, dict[int, int]] = {}
+    for device, field, rank in recent.iter_rows():
+        kept.setdefault(device, {})[field] = rank
     found: dict[int, set[str]] = {}
     for subject in subjects:
-        for name, some in subject.levels.items():
-            rank = some[0].rank
-            kept_rank = kept.get((subject.device_key, FIELD_INDEX[name]), _NEVER)
-            if rank == Resolution.RAW.rank or (rank < Resolution.P1D.rank and kept_rank > rank):
-                found.setdefault(subject.device_key, set()).add(name)
+        ranks = kept.get(subject.device_key, {})
+        missing = {
+            name
+            for name, some in subject.levels.items()
+            if some[0].rank == _RAW or (some[0].rank < _DAY and ranks.get(FIELD_INDEX[name], _NEVER) > some[0].rank)
+        }
+        if missing:
+            found[subject.device_key] = missing
     return found
 
 

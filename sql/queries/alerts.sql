@@ -3,6 +3,9 @@
 -- name: lock
 SELECT pg_try_advisory_lock(7315, 1)
 
+-- name: unlock
+SELECT pg_advisory_unlock(7315, 1)
+
 -- name: subjects
 SELECT device_key, kind, plan_class, cell7, timezone FROM consent.alert_subjects()
 

@@ -41,9 +41,12 @@ async def alone(connect: Connect) -> AsyncIterator[Any]:
     """A connection that holds the lock of this job; None where another process has it."""
     connection = await connect()
     try:
-        yield connection if await connection.fetchval(SQL["lock"]) else None
+        held = await connection.fetchval(SQL["lock"])
+        yield connection if held else None
+        if held:  # the next one need not wait for the server to notice that the session is over
+            await connection.execute(SQL["unlock"])
     finally:
-        connection.terminate()  # the lock goes with the session
+        connection.terminate()  # in any case the lock goes with the session
 
 
 async def subjects(connection: Any, now_us: int, most_days: int) -> list[Subject]:

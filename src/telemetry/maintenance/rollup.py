@@ -79,9 +79,12 @@ async def alone(connect: Connect) -> AsyncIterator[Any]:
     """A connection that holds the lock of rollup and retention; None where another process has it."""
     connection = await connect()
     try:
-        yield connection if await connection.fetchval(_QUERIES["lock"]) else None
+        held = await connection.fetchval(_QUERIES["lock"])
+        yield connection if held else None
+        if held:  # the next one need not wait for the server to notice that the session is over
+            await connection.execute(_QUERIES["unlock"])
     finally:
-        connection.terminate()  # the lock goes with the session
+        connection.terminate()  # in any case the lock goes with the session
 
 
 class Rollup:

@@ -45,6 +45,7 @@ def connector(
     }
 
     async def connect() -> Any:
+        connection: Any = None
         try:
             connection = await asyncpg.connect(
                 dsn,
@@ -58,7 +59,13 @@ def connector(
                 " WHERE current_setting('synchronous_commit') IN ('off', 'local')"
             )
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+            if connection is not None:
+                connection.terminate()
             raise translated(error) from None
+        except BaseException:  # whoever wanted it is gone meanwhile
+            if connection is not None:
+                connection.terminate()
+            raise
         return connection
 
     return connect

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from benchmarks.stage_views import PASSWORD
 from telemetry.access.principal import Role, Scope
 from telemetry.access.records import Holder
@@ -53,6 +55,7 @@ def _serve(dsns: Mapping[str, str], data_dir: str, pipe: Any) -> None:
         from telemetry.api.context import open_context
         from telemetry.api.server import serving
         from telemetry.config import load_config
+        from telemetry.memory import calm_garbage_collection, keep_freed_memory
 
         limits = {"requests_per_minute": 10**6, "rows_per_hour": 10**12, "concurrent": 1000, "streams": 1000}
         config = load_config(data_dir=Path(data_dir), embedded=True, api={"port": 0, "cookie_secure": False} | limits)
@@ -60,10 +63,12 @@ def _serve(dsns: Mapping[str, str], data_dir: str, pipe: Any) -> None:
             open_context(config, Keystore(), dsns.__getitem__, keks=Keks()) as context,
             serving(context) as port,
         ):
+            keep_freed_memory()  # both as `telemetry api` does
+            calm_garbage_collection()
             pipe.send((port, multiprocessing.current_process().pid))
             await asyncio.to_thread(pipe.recv)
 
-    asyncio.run(main())
+    uvloop.run(main())  # as `telemetry api` does
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 Homes, grants and windows are those of `benchmarks.reads_world`. Timed, each round on other homes: a view of one site's
 day, a page of the fleet, a hundred sites' day, the last of each field, what changed since a position (one pass later),
 and a name that is refused because it never existed, is another recipient's, or was withdrawn. How far the times of
-those three can be told from each other is given as the area under the ROC curve: 0.5 is not at all. An export of
-the fleet's year goes to Parquet; memory is what it grew by. Units are window values. The ratio is that of the site's
-day.
+those three can be told from each other is given as the area under the ROC curve: 0.5 is not at all. The same over HTTP,
+from an API in a process of its own; from there the export of the fleet's year goes to Parquet, and memory is what that
+process grew by. Units are window values. The ratio is that of the site's day.
 """
 
 import os
@@ -24,10 +24,9 @@ from typing import Any, Final
 
 import asyncpg
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from benchmarks.measure import CpuMeter, resident_mb, result
+from benchmarks.measure import CpuMeter, result
+from benchmarks.reads_http import over_http
 from benchmarks.reads_world import DAY, FIELDS, QUARTER_US, Size, add_people, add_windows, last_quarter_us, load
 from benchmarks.stage_views import Keys
 from telemetry.embedded.postgres import EmbeddedPostgres
@@ -39,7 +38,6 @@ from telemetry.store.migrate import ROLES, migrate
 from telemetry.store.partitions import ensure
 from telemetry.store.series import read_series
 from telemetry.views.changes import changes
-from telemetry.views.export import export
 from telemetry.views.fleet import FleetQuery, fleet
 from telemetry.views.latest import latest
 from telemetry.views.naming import Names
@@ -195,30 +193,12 @@ class Bench:
             f"{one}_or_{two}": told_apart(times[one], times[two]) for one, two in pairs
         }
 
-    async def exported(self, sites: int, directory: Path) -> dict[str, float]:
-        """Homes' years to Parquet, chunk by chunk. ``plain_rows_per_second``: of ten homes, read as the rollup does."""
-        query = replace(days(self.size.days), sites=self.sites(0, sites))
-        writer: Any = None
-        rows, before, peak, started = 0, resident_mb(), 0.0, time.perf_counter()
-        async for chunk in export(self.views, 1, query):
-            table: pa.Table = chunk.view.rows.to_arrow()
-            writer = writer or pq.ParquetWriter(directory / "export.parquet", table.schema, compression="zstd")
-            writer.write_table(table)
-            rows += table.num_rows
-            peak = max(peak, resident_mb())
-        writer.close()
-        seconds = time.perf_counter() - started
-        started = time.perf_counter()
-        for name in sorted(self.sites(0, min(sites, 10))):
-            await self.plain(frozenset({name}), self.size.days)
-        plain = (time.perf_counter() - started) / min(sites, 10) * sites
-        return {
-            "rows": rows,
-            "rows_per_second": round(rows / seconds),
-            "plain_rows_per_second": round(rows / plain),
-            "grew_by_mb": round(peak - before, 1),
-            "peak_mb": round(peak, 1),
-        }
+    async def plain_years(self, sites: int) -> float:
+        """Rows a second of homes' years, home by home, as the rollup reads them."""
+        rows, started = 0, time.perf_counter()
+        for name in sorted(self.sites(0, sites)):
+            rows += await self.plain(frozenset({name}), self.size.days)
+        return rows / (time.perf_counter() - started)
 
 
 async def main(quick: bool) -> dict[str, Any]:
@@ -242,10 +222,12 @@ async def main(quick: bool) -> dict[str, Any]:
             with CpuMeter({"views": os.getpid()}) as meter:
                 seconds = await bench.reads(rounds)
             follow = await bench.follow()
-            exported = await bench.exported(2 if quick else size.homes, place)
+            http, exported = await over_http(postgres, size, rounds, place)
+            exported["plain_rows_per_second"] = round(await bench.plain_years(2 if quick else 10))
             refused = await bench.refusals(20 if quick else 300)
             await bench.pool.close()
             await admin.close()
+    seconds |= http
     median = {name: statistics.median(values) for name, values in seconds.items()}
     rows = len(FIELDS) * DAY
     return result(

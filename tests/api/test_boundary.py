@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import socket
 import ssl
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from telemetry.access.principal import Role
 from telemetry.api import app
 from telemetry.api.problems import PROBLEMS
 from telemetry.api.routes import recipients
+from telemetry.api.server import listen
 from telemetry.config import load_config
 from telemetry.errors import ConfigurationError
 from telemetry.observe import install_logging
@@ -297,3 +299,19 @@ class TestSessions:
                     "/api/v1/me/keeping", json={"nonsense": 1}, headers=signed.headers | {"Origin": origin}
                 )
                 assert answer.status_code == status
+
+
+async def test_connections_send_at_once_what_there_is() -> None:
+    """With Nagle's algorithm a body waits until its headers are acknowledged: 40 ms an answer."""
+    listener = listen(load_config(embedded=True, api={"port": 0}).api)
+    connected: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set_result(bool(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+        writer.close()
+
+    async with await asyncio.start_server(serve, sock=listener) as server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await connected
+        writer.close()
+        await writer.wait_closed()

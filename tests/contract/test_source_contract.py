@@ -24,6 +24,7 @@ from tests.support.broker import (
     publish,
     quiet,
     source_for,
+    taken_in,
     temporary_broker,
 )
 from tests.support.nats_broker import ACK_WAIT_S, needs_nats, temporary_nats
@@ -105,6 +106,7 @@ async def test_a_burst(broker):
         await acknowledge_all(worker, count, distinct=True)
         await publishing
         await drained(worker)
+        await taken_in(worker, home)
         assert broker.in_order(worker.payloads) == numbered(0, count)
         assert worker.lists < count  # handed over in lists, not one by one
         assert worker.source.counters.connections == 1
@@ -118,13 +120,14 @@ async def test_what_is_not_acknowledged_comes_back_to_the_next_process_and_the_r
         await publish(home, numbered(0, 50))
         await worker.has(50)
         worker.acknowledge(worker.messages[:20])
-        await asyncio.sleep(0.2)  # so that the broker has read the PUBACKs
+        await taken_in(worker, home)
         await worker.kill()
         await publish(home, numbered(50, 60))  # while nobody listens
         async with broker.worker() as heir:
             await quiet(heir, 40)
             assert broker.in_order(heir.payloads) == numbered(20, 60)
             heir.acknowledge(heir.messages)
+            await taken_in(heir, home)
         async with broker.worker() as last:
             await quiet(last, 0)
 
@@ -139,11 +142,12 @@ async def test_after_a_reconnection_old_tokens_acknowledge_nothing(broker):
         assert broker.in_order(worker.payloads[10:]) == numbered(0, 10)
         assert not {message.token for message in old} & {message.token for message in new}
         worker.acknowledge(old)
-        await asyncio.sleep(0.2)
+        await taken_in(worker, home)
         await worker.kill()
         async with broker.worker() as heir:
             await quiet(heir, 10)
             heir.acknowledge(heir.messages)
+            await taken_in(heir, home)
         async with broker.worker() as last:
             await quiet(last, 0)
 
@@ -209,7 +213,7 @@ async def test_released_in_any_order_acknowledged_in_the_order_received(broker):
         for message in shuffled:
             worker.acknowledge([message])
             await asyncio.sleep(0)
-        await asyncio.sleep(0.2)
+        await taken_in(worker, home)
         assert worker.source.counters.connections == 1
         assert worker.source.pending_messages == 0
     async with broker.worker() as heir:
@@ -309,7 +313,7 @@ async def test_the_watermark_reaches_the_gateway_and_does_not_come_back(broker):
         assert worker.payloads == numbered(0, 3)
         assert worker.source.counters.watermarks_returned >= 1
         worker.acknowledge(worker.messages)
-        await asyncio.sleep(0.2)
+        await taken_in(worker, home)
         assert worker.source.counters.connections == 1
     async with broker.worker() as heir:
         await quiet(heir, 0)

@@ -25,6 +25,7 @@ from tests.support.broker import (
     publish,
     quiet,
     short_directory,
+    taken_in,
     temporary_broker,
 )
 from tests.support.certificates import make_certificates
@@ -201,7 +202,7 @@ class TestTls:
             await worker.has(90)
             assert set(worker.payloads) == {payload}
             worker.acknowledge(worker.messages)
-            await asyncio.sleep(0.2)  # so that the broker has read the PUBACKs
+            await taken_in(worker, home)
         async with Receiver(broker) as heir:
             await quiet(heir, 0)
 

@@ -19,6 +19,7 @@ from tests.support.broker import (
     numbered,
     publish,
     quiet,
+    taken_in,
     temporary_broker,
 )
 
@@ -83,6 +84,7 @@ async def test_a_slow_consumer_costs_neither_memory_nor_messages(broker):
             worker.acknowledge(fresh)
             done += len(fresh)
         assert worker.payloads == numbered(0, 2000)
+        await taken_in(worker, home)
     async with Receiver(broker, protocol="3.1.1") as heir:
         await quiet(heir, 0)
 

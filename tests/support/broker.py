@@ -166,6 +166,16 @@ async def eventually(condition, *, timeout_s=20.0):
         await asyncio.sleep(0.01)
 
 
+async def taken_in(receiver, home):
+    """The broker has read what the receiver has sent so far: what was published behind it has arrived at ``home``."""
+    await home.subscribe("gw/home-0001/committed", 1)
+    assert await receiver.source.publish("gw/home-0001/committed", b"behind")
+    async with asyncio.timeout(20):
+        while (await anext(home.messages)).payload != b"behind":
+            pass
+    await asyncio.sleep(0.1)  # nats-server hands acknowledgements on
+
+
 async def quiet(receiver, count):
     """Nothing beyond ``count`` messages arrives for a while."""
     await receiver.has(count)

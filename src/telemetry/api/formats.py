@@ -1,7 +1,7 @@
 """Forms of an answer: JSON by column or by row, CSV, Parquet, Arrow. Times are in the zone asked for, RFC 3339."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -106,13 +106,18 @@ def times_as_text(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(made)
 
 
+def _tuples(frame: pl.DataFrame, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Rows as tuples, column by column: many times as fast as row by row."""
+    return zip(*(frame[name].to_list() for name in names), strict=True)
+
+
 def devices_of(view: View) -> list[dict[str, Any]]:
     """The devices of a view, each with what is shared of it and what is not."""
     shared: dict[str, list[dict[str, str]]] = {}
-    for device, field, resolution in view.shared.iter_rows():
+    for device, field, resolution in _tuples(view.shared, "device", "field", "resolution"):
         shared.setdefault(device, []).append({"field": field, "resolution": resolution})
     withheld: dict[str, list[str]] = {}
-    for device, field in view.not_shared.iter_rows():
+    for device, field in _tuples(view.not_shared, "device", "field"):
         withheld.setdefault(device, []).append(field)
     return [
         row | {"shared": shared.get(row["device"], []), "not_shared": withheld.get(row["device"], [])}
@@ -123,10 +128,10 @@ def devices_of(view: View) -> list[dict[str, Any]]:
 def sites_of(page: FleetPage) -> list[dict[str, Any]]:
     """The sites of a page, each with what is shared of each kind of device there and what is not."""
     shared: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for site, kind, field, resolution in page.shared.select("site", "kind", "field", "resolution").iter_rows():
+    for site, kind, field, resolution in _tuples(page.shared, "site", "kind", "field", "resolution"):
         shared.setdefault((site, kind), []).append({"field": field, "resolution": resolution})
     withheld: dict[tuple[str, str], list[str]] = {}
-    for site, kind, field in page.not_shared.select("site", "kind", "field").iter_rows():
+    for site, kind, field in _tuples(page.not_shared, "site", "kind", "field"):
         withheld.setdefault((site, kind), []).append(field)
     made = []
     for row in times_as_text(page.sites).iter_rows(named=True):

@@ -19,6 +19,7 @@ from telemetry.model.sharing import RESOLUTIONS
 from telemetry.privacy.combine import instant_us, not_shared
 from telemetry.store.series import read_hot, read_series
 from telemetry.store.sql import queries
+from telemetry.views.aside import aside
 from telemetry.views.judging import Subject
 from telemetry.views.naming import DEVICE_SCHEMA, Named, Names
 from telemetry.views.pool import Pool
@@ -177,10 +178,7 @@ class Views:
     async def made(self, seen: Opened, query: Query, subjects: Sequence[Subject], shown: pl.DataFrame) -> View:
         """The answer of what is shown (SHOWN_SCHEMA), with names."""
         devices = await self._names.frame(seen.named, seen.sight.places)
-        rows = _named_rows(shown, seen.named, query.timezone)
-        return View(
-            rows, _with_last_seen(devices, rows), _shared(subjects, seen.named), _withheld(seen.named, _fields(query))
-        )
+        return await aside(shown.height, _view, devices, shown, subjects, seen.named, query)
 
 
 def _fields(query: Query) -> list[str]:
@@ -228,13 +226,21 @@ async def _read_windows(connection: Any, subjects: Sequence[Subject], ask: Asked
     if missing:
         wanted = [name for name in FIELD_NAMES if any(name in some for some in missing.values())]
         readings = await read_hot(connection, list(missing), wanted, fresh_from - GAP_MAX_US, until + GAP_MAX_US)
-    return [shown_windows(served, ask, series, readings), shown_readings(served, ask, readings)]
+    return [
+        await aside(series.height + readings.height, shown_windows, served, ask, series, readings),
+        await aside(readings.height, shown_readings, served, ask, readings),
+    ]
 
 
 async def _kept(connection: Any, devices: Sequence[int], since_us: int) -> dict[int, bytes]:
     """Device → kept rank by field, of those that the rollup has been at since then under the plan they have now."""
     rows = await connection.fetch(_SQL["kept"], devices, since_us)
     return {row["device_key"]: row["kept_resolution"] for row in rows}
+
+
+def _view(devices: pl.DataFrame, shown: pl.DataFrame, subjects: Sequence[Subject], named: Named, query: Query) -> View:
+    rows = _named_rows(shown, named, query.timezone)
+    return View(rows, _with_last_seen(devices, rows), _shared(subjects, named), _withheld(named, _fields(query)))
 
 
 def _named_rows(shown: pl.DataFrame, named: Named, timezone: str) -> pl.DataFrame:

@@ -25,6 +25,7 @@ from telemetry.api.principals import recipient
 from telemetry.api.problems import responses
 from telemetry.errors import NoLongerAvailable, NotVisible
 from telemetry.views import query as views_query
+from telemetry.views.aside import aside
 from telemetry.views.export import Chunk, export
 from telemetry.views.sight import Viewer
 
@@ -110,7 +111,7 @@ async def _pieces(
             slot.charge(rows.height)
             if lasting.context.ending.begun or not await lasting.still():
                 raise Aborted
-            if body := writer.write(rows):
+            if body := await aside(rows.height, writer.write, rows):
                 yield Piece(body, pairs_of(rows))
             try:
                 chunk = await anext(chunks)

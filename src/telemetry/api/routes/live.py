@@ -17,6 +17,7 @@ from telemetry.api.limits import Slot
 from telemetry.api.principals import recipient
 from telemetry.api.problems import responses
 from telemetry.errors import NoLongerAvailable, NotVisible
+from telemetry.views.aside import aside
 from telemetry.views.sight import Viewer
 from telemetry.views.stream import stream
 from telemetry.views.view import View
@@ -84,7 +85,7 @@ async def _events(lasting: Lasting, slot: Slot, heartbeat_s: float) -> AsyncIter
                     view = coming.result()
                     slot.charge(view.rows.height)
                     coming = asyncio.ensure_future(anext(batches))
-                    yield Piece(_event(view), pairs_of(view.rows))
+                    yield Piece(await aside(view.rows.height, _event, view), pairs_of(view.rows))
     except (NoLongerAvailable, NotVisible):
         yield _END
     finally:

@@ -28,6 +28,7 @@ from telemetry.privacy.explain import Situation, explain
 from telemetry.store.settling import Recipient
 from telemetry.store.sharing import Sharing
 from telemetry.views import query as views_query
+from telemetry.views.aside import aside
 from telemetry.views.latest import latest
 from telemetry.views.query import DayGrid, Part, Way
 from telemetry.views.sight import Proposal, Viewer
@@ -125,7 +126,8 @@ async def read_own_series(
     request.scope["state"]["slot"].charge(view.rows.height)
     full = view.devices.height == at_most
     cursor = paging.sealed(view.devices.select("site", "device").row(-1)) if full else None
-    return series_answer(view, query, form, cursor, link(request, cursor), own=True)
+    answer = aside(view.rows.height, series_answer, view, query, form, cursor, link(request, cursor), own=True)
+    return await answer
 
 
 @router.get("/latest", response_model=Latest)

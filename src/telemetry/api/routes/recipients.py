@@ -34,6 +34,7 @@ from telemetry.api.problems import responses
 from telemetry.api.schemas import ChangesPage, DevicePage, DeviceShown, FleetPage, GrantPage, SeriesPage, SiteShown
 from telemetry.errors import TooCostly
 from telemetry.views import query as views_query
+from telemetry.views.aside import aside
 from telemetry.views.changes import changes
 from telemetry.views.estimate import estimate
 from telemetry.views.fleet import LOOK_BACK, FleetQuery, fleet, roster, roster_query
@@ -152,7 +153,7 @@ async def read_series(
     paging = Paging(context.cursors, principal, ("series", said(query), asked.limit), asked.cursor)
     viewer, part = Viewer(principal.key, query.purpose), Part(_after(paging), None, at_most)
     view, _ = await context.views.read(viewer, query, part=part)
-    return _answered(request, query, view, form, _next(paging, view, at_most))
+    return await _answered(request, query, view, form, _next(paging, view, at_most))
 
 
 @router.get(
@@ -170,7 +171,7 @@ async def read_latest(
     paging = Paging(context.cursors, principal, ("latest", said(query, ranged=False), asked.limit), asked.cursor)
     viewer, part = Viewer(principal.key, query.purpose), Part(_after(paging), None, asked.limit)
     view = await latest(context.views, viewer, query, part=part)
-    return _answered(request, query, view, form, _next(paging, view, asked.limit))
+    return await _answered(request, query, view, form, _next(paging, view, asked.limit))
 
 
 @router.get(
@@ -194,7 +195,7 @@ async def read_changes(
     position = None if place is None else base64.b85decode(place)
     found = await changes(context.views, viewer, query, position)
     told = _told(query, found.view) | {
-        "series": formats.series_of(found.view.rows),
+        "series": await aside(found.view.rows.height, formats.series_of, found.view.rows),
         "renewed": sorted(found.renewed),
         "next": paging.sealed(base64.b85encode(found.position).decode()),
     }
@@ -251,9 +252,9 @@ def _told(query: views_query.Query, view: View, *, own: bool = False) -> dict[st
     }
 
 
-def _answered(request: Request, query: views_query.Query, view: View, form: Form, cursor: str | None) -> Response:
+async def _answered(request: Request, query: views_query.Query, view: View, form: Form, cursor: str | None) -> Response:
     request.scope["state"]["slot"].charge(view.rows.height)
-    return series_answer(view, query, form, cursor, link(request, cursor))
+    return await aside(view.rows.height, series_answer, view, query, form, cursor, link(request, cursor))
 
 
 def series_answer(

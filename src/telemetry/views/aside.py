@@ -1,0 +1,21 @@
+"""Large answers are worked out beside the event loop, so that whoever asks for little does not wait for them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
+MUCH: Final = 2_000  # rows: about 2 ms of work; the way to a thread and back takes a tenth of that
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+async def aside(rows: int, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """What ``work`` returns; in a thread where it is about ``rows`` rows and these are many.
+
+    Arrow, polars and NumPy let go of the interpreter while they work. Who is cancelled meanwhile does not wait for the
+    thread: what ``work`` is given must not be changed by anybody else.
+    """
+    if rows < MUCH:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)

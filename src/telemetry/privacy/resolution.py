@@ -150,12 +150,19 @@ def latest_effective(series: pl.DataFrame, cutoff_us: int | pl.Expr) -> pl.DataF
     ``cutoff_us``: one instant, or an expression over the rows (for cut-offs by device or field). A version with
     nothing covered says that what was there before holds no more.
     """
-    return (
-        series.filter(pl.col("effective_at") <= cutoff_us)
-        .sort(*WINDOW_KEY, "effective_at")
-        .unique(WINDOW_KEY, keep="last", maintain_order=True)
-        .filter(pl.col("covered_ms") > 0)
-    )
+    if series.is_empty():
+        return series
+    effective = series["effective_at"].to_numpy()
+    cutoff = series.select(cutoff_us).to_series().to_numpy() if isinstance(cutoff_us, pl.Expr) else cutoff_us
+    keys = [series[name].to_numpy() for name in WINDOW_KEY]
+    # NumPy: a few hundred rows are what is mostly asked about, and each step on a frame costs a tenth of a millisecond.
+    order = np.lexsort((effective, *reversed(keys)))
+    order = order[(effective <= cutoff)[order]]
+    newest = np.ones(order.size, dtype=bool)
+    if order.size:
+        newest[:-1] = np.logical_or.reduce([np.diff(key[order]) != 0 for key in keys])
+    order = order[newest]
+    return series[order[series["covered_ms"].to_numpy()[order] > 0]]
 
 
 def coarsen(

@@ -7,6 +7,8 @@ snapshot. What a role sees is up to row-level security.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from telemetry.model.batch import READING_SCHEMA
@@ -25,6 +27,9 @@ _COLUMNS: Final = (
     *((name, ">i8") for name in ("last_at", "lowest", "highest", "slots")),
     *((name, ">i2") for name in ("resolution", "grid", "field")),
 )
+_SHIFTED: Final = dict.fromkeys(("window_start", "effective_at", "last_at"), POSTGRES_EPOCH_US)
+_NULLABLE: Final = frozenset({"last_at", "lowest", "highest"})
+_TYPES: Final = {name: np.uint8 if kind == pl.UInt8() else np.int64 for name, kind in _STORED.items()}
 _WRITE_AT_ONCE: Final = 10_000  # rows of one statement: the driver encodes them in the event loop
 ALL_RANKS: Final = (1, 2, 3, 4, 5, 6)
 
@@ -75,13 +80,19 @@ async def read_stored(
         effective_us,
     )
     columns = await copied(connection, _QUERIES["read"], arguments, _COLUMNS)
-    frame = pl.DataFrame({name: pl.Series(columns[name]) for name in _STORED})
-    shift = [pl.col(name) + POSTGRES_EPOCH_US for name in ("window_start", "effective_at")]
-    nullable = [
-        pl.when(pl.col(name) != _NULL).then(pl.col(name) + by).alias(name)
-        for name, by in (("last_at", POSTGRES_EPOCH_US), ("lowest", 0), ("highest", 0))
-    ]
-    return frame.with_columns(*shift, *nullable).cast(pl.Schema(_STORED))
+    return pl.DataFrame([_stored(name, columns[name]) for name in _STORED])
+
+
+def _stored(name: str, values: npt.NDArray[Any]) -> pl.Series:
+    """A column as it is kept here. Series, not expressions: most reads are of a few hundred rows."""
+    by = _SHIFTED.get(name, 0)
+    if name not in _NULLABLE:
+        return pl.Series(name, values + by if by else values.astype(_TYPES[name], copy=False), dtype=_STORED[name])
+    missing = values == _NULL
+    if missing.all():
+        return pl.Series(name, [None], dtype=pl.Int64).new_from_index(0, values.size)
+    found = pl.Series(name, values + by, dtype=pl.Int64)
+    return found.scatter(np.flatnonzero(missing), None) if missing.any() else found
 
 
 def newest(versions: pl.DataFrame) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from telemetry.model.fields import CATALOGUE
 from telemetry.privacy.combine import Level, guard_of
 
 Flags = npt.NDArray[np.bool_]
+Instants = npt.NDArray[np.int64]
 
 _BEFORE: Final = np.array([guard_of(index)[0] for index in range(len(CATALOGUE))], dtype=np.int64)
 _AFTER: Final = np.array([guard_of(index)[1] for index in range(len(CATALOGUE))], dtype=np.int64)
@@ -30,8 +31,8 @@ class Subject:
     levels: Mapping[str, tuple[Level, ...]]
 
 
-def guarded_by(windows: pl.DataFrame, subjects: Sequence[Subject], now_us: int) -> pl.DataFrame:
-    """With ``_start`` and ``_end`` of the instants that may have shaped each window; windows without any left out.
+def guarded_by(windows: pl.DataFrame, subjects: Sequence[Subject], now_us: int) -> tuple[Instants, Instants]:
+    """From when to when lie the instants that may have shaped each window; where there are none, not before the end.
 
     ``windows``: device_key, field, window_start, window_end at least, of devices among ``subjects``.
     """
@@ -42,14 +43,14 @@ def guarded_by(windows: pl.DataFrame, subjects: Sequence[Subject], now_us: int) 
     field = windows["field"].to_numpy()
     start = np.maximum(windows["window_start"].to_numpy() - _BEFORE[field], edges[of, 0])
     end = np.minimum(np.minimum(windows["window_end"].to_numpy() + _AFTER[field], now_us), edges[of, 1])
-    return windows.with_columns(_start=pl.Series(start), _end=pl.Series(end)).filter(pl.Series(start < end))
+    return start, end
 
 
 def judged_simply(guarded: pl.DataFrame, rules: pl.DataFrame) -> tuple[Flags, Flags, Flags]:
     """Which windows lie in an interval that is allowed, served finer, and allowed with extremes.
 
-    ``guarded``: as of ``guarded_by``. ``rules``: device_key, field, what, from, to; at most one interval of each
-    (device, field, what).
+    ``guarded``: device_key, field, and as of ``guarded_by`` _start and _end. ``rules``: device_key, field, what, from,
+    to; at most one interval of each (device, field, what).
     """
     count = len(CATALOGUE)
     keys, inverse = np.unique(rules["device_key"].to_numpy(), return_inverse=True)

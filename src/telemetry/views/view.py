@@ -21,7 +21,7 @@ from telemetry.store.series import read_hot, read_series
 from telemetry.store.sql import queries
 from telemetry.views.aside import aside
 from telemetry.views.judging import Subject
-from telemetry.views.naming import DEVICE_SCHEMA, Named, Names
+from telemetry.views.naming import Named, Names
 from telemetry.views.pool import Pool
 from telemetry.views.query import WHOLE, DayGrid, Part, Query, Way
 from telemetry.views.resolve import Sought, guessed, resolved
@@ -42,6 +42,8 @@ _SQL: Final = queries("views")
 _HOUR_US: Final = 3_600_000_000
 _EVER: Final = 2**62
 _FIELDS: Final = pl.Series(FIELD_NAMES, dtype=pl.String)
+_PLACE_OF_FIELD: Final = np.argsort(np.argsort(np.array(FIELD_NAMES)))
+_NEVER_US: Final = -(2**62)
 _GRIDS: Final = pl.Series([{UTC_GRID: DayGrid.UTC, SITE_GRID: DayGrid.SITE}[grid].value for grid in range(2)])
 _RANK_NAMES: Final = pl.Series([resolution.value for resolution in RESOLUTIONS])  # in the order of ranks
 
@@ -239,48 +241,37 @@ async def _kept(connection: Any, devices: Sequence[int], since_us: int) -> dict[
 
 
 def _view(devices: pl.DataFrame, shown: pl.DataFrame, subjects: Sequence[Subject], named: Named, query: Query) -> View:
-    rows = _named_rows(shown, named, query.timezone)
-    return View(rows, _with_last_seen(devices, rows), _shared(subjects, named), _withheld(named, _fields(query)))
+    rows, last_us = _named_rows(shown, named, query.timezone)
+    seen = devices.hstack([_instants(pl.Series("last_seen", last_us, dtype=pl.Int64), query.timezone)])
+    return View(rows, seen, _shared(subjects, named), _withheld(named, _fields(query)))
 
 
-def _named_rows(shown: pl.DataFrame, named: Named, timezone: str) -> pl.DataFrame:
+def _named_rows(shown: pl.DataFrame, named: Named, timezone: str) -> tuple[pl.DataFrame, list[int | None]]:
+    """Rows by site, device, field (all by name), start and resolution; and the last end of each device's."""
     keys = np.array([device.device_key for device in named.devices], dtype=np.int64)
-    sites = pl.Series([named.sites[device.site_key] for device in named.devices], dtype=pl.String)
-    order = np.argsort(keys)
-    of = order[np.searchsorted(keys[order], shown["device_key"].to_numpy())]
-    return (
-        shown.with_columns(
-            site=sites.gather(of),
-            device=pl.Series(list(named.names), dtype=pl.String).gather(of),
-            field=_FIELDS.gather(shown["field"]),
-        )
-        .sort("site", "device", "field", "start", "resolution")
-        .select(
-            "site",
-            "device",
-            "field",
-            _text(_RANK_NAMES, "resolution"),
-            _text(_GRIDS, "grid"),
-            *(_instant(pl.col(name), timezone) for name in ("start", "end")),
-            "value",
-            "coverage",
-            "lowest",
-            "highest",
-        )
-    )
+    names = [(named.sites[device.site_key], name) for device, name in zip(named.devices, named.names, strict=True)]
+    by_name = np.argsort(np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64))
+    by_key = np.argsort(keys)
+    of = by_key[np.searchsorted(keys[by_key], shown["device_key"].to_numpy())]
+    field, start = shown["field"].to_numpy(), shown["start"].to_numpy()
+    order = np.lexsort((shown["resolution"].to_numpy(), start, _PLACE_OF_FIELD[field], by_name[of]))
+    last = np.full(len(names), _NEVER_US, dtype=np.int64)
+    np.maximum.at(last, of, shown["end"].to_numpy())
+    rows = shown[order]
+    columns = {
+        "site": pl.Series([site for site, _ in names], dtype=pl.String).gather(of[order]),
+        "device": pl.Series([device for _, device in names], dtype=pl.String).gather(of[order]),
+        "field": _FIELDS.gather(rows["field"]),
+        "resolution": _RANK_NAMES.gather(rows["resolution"]),
+        "grid": _GRIDS.gather(rows["grid"]),
+        "start": _instants(rows["start"], timezone),
+        "end": _instants(rows["end"], timezone),
+    } | {name: rows[name] for name in ("value", "coverage", "lowest", "highest")}
+    return pl.DataFrame(columns), [None if end == _NEVER_US else end for end in last.tolist()]
 
 
-def _text(names: pl.Series, index: str) -> pl.Expr:
-    return pl.lit(names).gather(pl.col(index)).alias(index)
-
-
-def _instant(us: pl.Expr, timezone: str) -> pl.Expr:
-    return us.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
-
-
-def _with_last_seen(devices: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    last = rows.group_by("device").agg(pl.col("end").max().alias("last_seen"))
-    return devices.join(last, on="device", how="left", maintain_order="left").select(*DEVICE_SCHEMA, "last_seen")
+def _instants(us: pl.Series, timezone: str) -> pl.Series:
+    return us.cast(pl.Datetime("us", timezone))
 
 
 def _shared(subjects: Sequence[Subject], named: Named) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from math import gcd
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from telemetry.model.fields import CATALOGUE, FIELD_INDEX, FIELD_NAMES
@@ -37,6 +38,7 @@ SHOWN_SCHEMA: Final[Mapping[str, pl.DataType]] = {
 SHOWN_TYPES: Final = pl.Schema(SHOWN_SCHEMA)
 _INVERSE: Final = np.array([round(1 / field.step) for field in CATALOGUE], dtype=np.float64)
 _IS_INTEGRAL: Final = np.array([kind is Aggregate.INTEGRAL for kind in AGGREGATES])
+_COVERAGE: Final = pl.Series(["none", "partial", "full"])
 _NEVER: Final = 2**62
 _RAW: Final = Resolution.RAW.rank
 _DAY: Final = Resolution.P1D.rank
@@ -155,71 +157,75 @@ def _windows(
     devices = [subject.device_key for subject in subjects]
     cutoff = last_boundary(newest_visible_us(asked.now_us), resolution, grid, zone)
     rows = latest_effective(_of(series, devices), cutoff)
-    here = (pl.col("resolution") == rank) & (pl.col("grid") == grid)
-    kept = rows.filter(here).select(key)
+    here = (rows["resolution"].to_numpy() == rank) & (rows["grid"].to_numpy() == grid)
     # What is kept as it is served has nothing to be added up.
-    whole = rows if kept.height == rows.height else coarsen(rows, resolution, grid, dict.fromkeys(devices, zone))
+    whole = rows if here.all() else coarsen(rows, resolution, grid, dict.fromkeys(devices, zone))
     if hot.height and rank < Resolution.P1D.rank:
         fresh = rollup(_of(hot, devices), resolution).select(*SERIES_SCHEMA)
         whole = pl.concat([whole, fresh.filter(pl.col("covered_ms") > 0).join(whole, on=key, how="anti")])
-    ends = window_ends(whole["window_start"].to_numpy(), resolution, grid, zone)
-    start, end = pl.col("window_start"), pl.col("window_end")
+    starts = whole["window_start"].to_numpy()
+    ends = window_ends(starts, resolution, grid, zone)
     since, until = max(asked.range_us[0], asked.slice_us[0]), min(asked.range_us[1], cutoff)
-    inside = whole.with_columns(window_end=pl.Series(ends, dtype=pl.Int64)).filter(
-        (start >= since) & (start < asked.slice_us[1]) & (end <= until)
-    )
-    if kept.height == whole.height:
-        return inside.with_columns(kept=pl.lit(value=True))
-    known = inside.join(kept.with_columns(kept=pl.lit(value=True)), on=key, how="left")
-    return known.with_columns(pl.col("kept").fill_null(value=False))
+    inside = np.flatnonzero((starts >= since) & (starts < asked.slice_us[1]) & (ends <= until))
+    found = whole[inside].hstack([pl.Series("window_end", ends[inside], dtype=pl.Int64)])
+    if whole is rows:
+        return found.hstack([pl.Series("kept", np.ones(found.height, dtype=bool))])
+    kept = rows[np.flatnonzero(here)].select(key).with_columns(kept=pl.lit(value=True))
+    return found.join(kept, on=key, how="left").with_columns(pl.col("kept").fill_null(value=False))
 
 
 def _of(rows: pl.DataFrame, devices: Sequence[int]) -> pl.DataFrame:
     """The rows of these devices."""
-    return rows.filter(pl.col("device_key").is_in(devices)) if rows.height else rows
+    mine = np.isin(rows["device_key"].to_numpy(), devices)
+    return rows if mine.all() else rows[np.flatnonzero(mine)]
 
 
 def visible(windows: pl.DataFrame, subjects: Sequence[Subject], where: tuple[int, int], now_us: int) -> pl.DataFrame:
     """Those at one (rank, grid) whose guards are covered, with ``extremes``: whether minimum and maximum are."""
     if windows.is_empty():
         return windows.with_columns(extremes=pl.lit(value=False))
-    guarded = guarded_by(windows, subjects, now_us)
+    start, end = guarded_by(windows, subjects, now_us)
+    guarded = windows.hstack([pl.Series("_start", start), pl.Series("_end", end)])
     rules = _rules(subjects, *where, among={FIELD_NAMES[index] for index in windows["field"].unique()})
-    key = rules.select("device_key", "field", "what")
-    judge = judged_simply if key.n_unique() == key.height else judged
+    key = list(zip(*(rules[name].to_list() for name in ("device_key", "field", "what")), strict=True))
+    judge = judged_simply if len(set(key)) == len(key) else judged
     allowed, finer, extremes = judge(guarded, rules)
-    kept = guarded["kept"].to_numpy()
-    return guarded.with_columns(extremes=pl.Series(extremes)).filter(pl.Series(allowed & (~finer | kept)))
+    shown = np.flatnonzero((start < end) & allowed & (~finer | windows["kept"].to_numpy()))
+    return windows[shown].hstack([pl.Series("extremes", extremes[shown])])
 
 
 def valued(windows: pl.DataFrame) -> pl.DataFrame:
-    """Integers in catalogue units (rule 11). The instant of a last value is not shown: its window is (rule 21)."""
-    field = windows["field"].to_numpy()
-    inverse, mean = pl.lit(pl.Series(_INVERSE[field])), pl.lit(pl.Series(_IS_INTEGRAL[field]))
-    covered, length = pl.col("covered_ms") * 1000, pl.col("window_end") - pl.col("window_start")
-    lowest, highest = (
-        pl.when(pl.col("extremes")).then(pl.col(name) / inverse).alias(name) for name in ("lowest", "highest")
-    )
-    return windows.select(
-        "device_key",
-        "field",
-        pl.col("resolution").cast(pl.UInt8),
-        pl.col("grid").cast(pl.UInt8),
-        pl.col("window_start").alias("start"),
-        pl.col("window_end").alias("end"),
-        pl.when(mean)
-        .then(pl.col("amount") / (pl.col("covered_ms") * inverse))
-        .otherwise(pl.col("amount") / inverse)
-        .alias("value"),
-        pl.when(covered >= length)
-        .then(pl.lit("full"))
-        .when(covered > 0)
-        .then(pl.lit("partial"))
-        .otherwise(pl.lit("none"))
-        .alias("coverage"),
-        lowest,
-        highest,
-    ).cast(SHOWN_TYPES)
+    """SHOWN_SCHEMA: integers in catalogue units (rule 11). The instant of a last value is not shown: its window is
+    (rule 21).
+    """
+    field, covered_ms = windows["field"].to_numpy(), windows["covered_ms"].to_numpy()
+    inverse, amount = _INVERSE[field], windows["amount"].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):  # windows that are no more cover nothing
+        value = np.where(_IS_INTEGRAL[field], amount / (covered_ms * inverse), amount / inverse)
+    length = windows["window_end"].to_numpy() - windows["window_start"].to_numpy()
+    coverage = np.where(covered_ms * 1000 >= length, 2, np.where(covered_ms > 0, 1, 0))
+    columns = {
+        "device_key": windows["device_key"],
+        "field": windows["field"],
+        "resolution": windows["resolution"],
+        "grid": windows["grid"],
+        "start": windows["window_start"],
+        "end": windows["window_end"],
+        "value": pl.Series(value),
+        "coverage": _COVERAGE.gather(coverage),
+        "lowest": _extreme(windows, "lowest", inverse),
+        "highest": _extreme(windows, "highest", inverse),
+    }
+    return pl.DataFrame(columns, schema=SHOWN_TYPES)
+
+
+def _extreme(windows: pl.DataFrame, name: str, inverse: npt.NDArray[np.float64]) -> pl.Series:
+    """In catalogue units where it is granted, null elsewhere."""
+    granted = windows["extremes"].to_numpy()
+    if not granted.any():
+        return pl.Series([None], dtype=pl.Float64).new_from_index(0, windows.height)
+    found = windows[name] / pl.Series(inverse)
+    return found if granted.all() else found.scatter(np.flatnonzero(~granted), None)
 
 
 def shown_readings(subjects: Sequence[Subject], asked: Asked, readings: pl.DataFrame) -> pl.DataFrame:
@@ -282,14 +288,12 @@ def longest_us(subjects: Iterable[Subject]) -> int:
 
 def lacking(subjects: Sequence[Subject], series: pl.DataFrame, since_us: int) -> dict[int, set[str]]:
     """Fields by device that are granted finer than a day and of which no window that fine is kept since then."""
-    recent = (
-        series.filter(pl.col("window_start") >= since_us)
-        .group_by("device_key", "field")
-        .agg(pl.col("resolution").min())
-    )
+    recent = np.flatnonzero(series["window_start"].to_numpy() >= since_us)
     kept: dict[int, dict[int, int]] = {}
-    for device, field, rank in recent.iter_rows():
-        kept.setdefault(device, {})[field] = rank
+    columns = (series[name].to_numpy()[recent].tolist() for name in ("device_key", "field", "resolution"))
+    for device, field, rank in zip(*columns, strict=True):
+        ranks = kept.setdefault(device, {})
+        ranks[field] = min(rank, ranks.get(field, rank))
     found: dict[int, set[str]] = {}
     for subject in subjects:
         ranks = kept.get(subject.device_key, {})

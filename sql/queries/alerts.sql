@@ -1,11 +1,5 @@
 -- Alerts: found by the job, shown by the views. Instants travel as µs since 1970.
 
--- name: lock
-SELECT pg_try_advisory_lock(7315, 1)
-
--- name: unlock
-SELECT pg_advisory_unlock(7315, 1)
-
 -- name: subjects
 SELECT device_key, kind, plan_class, cell7, timezone FROM consent.alert_subjects()
 

@@ -1,12 +1,5 @@
 -- Statements of the rollup and of retention, role telemetry_rollup. Instants travel as µs since 1970.
 
--- One pass at a time, in whatever process.
--- name: lock
-SELECT pg_try_advisory_lock(7310, 7)
-
--- name: unlock
-SELECT pg_advisory_unlock(7310, 7)
-
 -- name: state
 SELECT (extract(epoch FROM as_of) * 1000000)::bigint AS as_of, since::text AS since,
        (extract(epoch FROM done_as_of) * 1000000)::bigint AS done_as_of, done_since::text AS done_since

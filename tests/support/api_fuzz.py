@@ -101,11 +101,13 @@ class Fuzz:
     def _case(self, case: Any, name: str, data: Any) -> None:
         asker = data.draw(st.sampled_from(self._weighted(name)))
         how = data.draw(st.sampled_from(("as made", "some known", "known alone")))
+        # Drawn whether it is used or not: what is drawn must not hang on what was asked before.
+        drawn = {where: self._drawn(case, where, data) for where in ("path_parameters", "query")}
         if self.tally.by_operation[name] < _GOOD:
             asker, how = self.askers(name)[0], "all known"
         if how != "as made":
-            for where in ("path_parameters", "query"):
-                self._settle(case, where, data, how)
+            for where, values in drawn.items():
+                self._settle(case, where, values, how)
             if name in self.bodies:
                 case.body, case.media_type = self.bodies[name], "application/json"
         answer: requests.Response | None = None
@@ -136,16 +138,17 @@ class Fuzz:
         may, *others = self.askers(name)
         return [may] * 3 + others
 
-    def _settle(self, case: Any, where: str, data: Any, how: str) -> None:
+    def _drawn(self, case: Any, where: str, data: Any) -> dict[str, tuple[Any, bool]]:
+        """Of each parameter of which values are known, one of them, and whether it is used where it need not be."""
+        names = [each.name for each in getattr(case.operation, where) if each.name in self.known]
+        return {name: (data.draw(st.sampled_from(self.known[name])), data.draw(st.booleans())) for name in names}
+
+    def _settle(self, case: Any, where: str, drawn: Mapping[str, tuple[Any, bool]], how: str) -> None:
         """Values that exist, so that what lies behind validation is reached; alone, or among others."""
         current = getattr(case, where)
         current = current if isinstance(current, dict) else {}
         declared = {each.name: each.is_required for each in getattr(case.operation, where)}
-        chosen = {
-            name: data.draw(st.sampled_from(self.known[name]))
-            for name, required in declared.items()
-            if name in self.known and (required or how == "all known" or data.draw(st.booleans()))
-        }
+        chosen = {name: value for name, (value, used) in drawn.items() if declared[name] or how == "all known" or used}
         kept = {name: value for name, value in current.items() if how == "some known" or declared.get(name)}
         if declared:
             setattr(case, where, kept | chosen)

@@ -2,15 +2,13 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from telemetry.alerts.alarms import Changes, Known
 from telemetry.model.alert import AlertKind
 from telemetry.model.fields import CATALOGUE, FIELD_INDEX, DataClass
-from telemetry.store.connection import Connect
 from telemetry.store.sql import queries
 
 SQL: Final = queries("alerts")
@@ -34,19 +32,6 @@ class Subject:
         """How finely the field is kept."""
         index = FIELD_INDEX[field]
         return self.kept[index] if index < len(self.kept) else NOT_KEPT
-
-
-@asynccontextmanager
-async def alone(connect: Connect) -> AsyncIterator[Any]:
-    """A connection that holds the lock of this job; None where another process has it."""
-    connection = await connect()
-    try:
-        held = await connection.fetchval(SQL["lock"])
-        yield connection if held else None
-        if held:  # the next one need not wait for the server to notice that the session is over
-            await connection.execute(SQL["unlock"])
-    finally:
-        connection.terminate()  # in any case the lock goes with the session
 
 
 async def subjects(connection: Any, now_us: int, most_days: int) -> list[Subject]:

@@ -24,6 +24,7 @@ from telemetry.alerts.rhythm import LEARN_DAYS, usual_silence_s
 from telemetry.alerts.sun import DAY_US, place_of
 from telemetry.model.alert import ERROR, WARNING, AlertKind
 from telemetry.model.sharing import RESOLUTIONS
+from telemetry.store.alone import ALERTS, alone
 from telemetry.store.connection import Connect
 from telemetry.store.failures import reported
 
@@ -72,7 +73,7 @@ class AlertFinder:
         """
         found = Found()
         with reported("looking for alerts"):
-            async with book.alone(self._connect) as connection:
+            async with alone(self._connect, ALERTS) as connection:
                 if connection is None:
                     return found
                 now_us = self._now_us()

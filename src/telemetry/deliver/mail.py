@@ -6,7 +6,6 @@ wrote it (RFC 3834). Errors name a reply code, never an address, nor what the se
 
 import asyncio
 import secrets
-import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.errors import MessageError
@@ -18,6 +17,7 @@ from email.utils import format_datetime
 import aiosmtplib
 
 from telemetry.config import MailConfig
+from telemetry.deliver.authority import tls_context
 from telemetry.errors import ConfigurationError, DeliveryRefused, DeliveryUnavailable, NotConfigured
 
 
@@ -68,7 +68,7 @@ class Mailer:
             timeout=config.timeout_s,
             use_tls=config.encryption == "tls",
             start_tls=config.encryption == "starttls",  # required: without it the server is refused
-            tls_context=None if config.encryption == "none" else _tls_context(config),
+            tls_context=None if config.encryption == "none" else tls_context(config.ca_file, "mail"),
             username=config.username,
             password=_password(config),
         )
@@ -114,21 +114,6 @@ def _translated(error: Exception) -> DeliveryRefused | DeliveryUnavailable:
         return DeliveryRefused(f"the mail server refuses a mail (SMTP {code})", remedy="correct the address")
     said = f"SMTP {code}" if isinstance(code, int) and code > 0 else type(error).__name__
     return DeliveryUnavailable(f"the mail server took no mail ({said})", remedy="look at host and TLS in [mail]")
-
-
-def _tls_context(config: MailConfig) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if config.ca_file is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody yet: the given authority alone counts
-        try:
-            context.load_verify_locations(config.ca_file)
-        except OSError as error:
-            raise ConfigurationError(
-                f"mail.ca_file cannot be used: {error.strerror or 'not a PEM certificate'}",
-                remedy="name a PEM file with the certificate of the authority that signed the server's",
-            ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _password(config: MailConfig) -> str | None:

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import hmac
 import secrets
-import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,7 +17,8 @@ import httpx
 
 from telemetry.config import WebhooksConfig
 from telemetry.deliver.address import Target, parse, resolve
-from telemetry.errors import ConfigurationError, DeliveryRefused, DeliveryUnavailable
+from telemetry.deliver.authority import tls_context
+from telemetry.errors import DeliveryRefused, DeliveryUnavailable
 
 SECRET_BYTES: Final = 32
 _PREFIX: Final = "whsec_"
@@ -48,7 +48,7 @@ class WebhookSender:
     def __init__(self, config: WebhooksConfig, *, clock: Callable[[], float] = time.time) -> None:
         """Raises ConfigurationError where the authority cannot be read."""
         self._config, self._clock = config, clock
-        self._context = _context(config)
+        self._context = tls_context(config.ca_file, "webhooks")
 
     async def post(self, url: str, secret: bytes, message_id: str, body: bytes) -> None:
         """Send ``body`` (JSON); returning means that it was taken (2xx).
@@ -101,18 +101,3 @@ class WebhookSender:
             ) as response,
         ):
             return response.status_code
-
-
-def _context(config: WebhooksConfig) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if config.ca_file is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody yet: the given authority alone counts
-        try:
-            context.load_verify_locations(config.ca_file)
-        except OSError as error:
-            raise ConfigurationError(
-                f"webhooks.ca_file cannot be used: {error.strerror or 'not a PEM certificate'}",
-                remedy="name a PEM file with the certificate of an authority",
-            ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

@@ -13,12 +13,13 @@ from typing import Any, Final
 import polars as pl
 
 from telemetry.maintenance.kept import NOT_KEPT, Kept, load_kept
-from telemetry.maintenance.rollup import HOUR_US, alone
+from telemetry.maintenance.rollup import HOUR_US
 from telemetry.model.fields import CATALOGUE, DataClass
 from telemetry.model.series import LATENESS_US
 from telemetry.model.sharing import DEFAULT_RETENTION_DAYS, MAX_RETENTION_DAYS, Resolution
 from telemetry.privacy.resolution import last_boundary
 from telemetry.privacy.revisions import coarsened
+from telemetry.store.alone import ROLLUP, alone
 from telemetry.store.connection import Connect
 from telemetry.store.failures import reported
 from telemetry.store.series import delete_windows, read_stored, write_series
@@ -73,7 +74,7 @@ class Retention:
         """
         done = Retained()
         with reported("keeping to retention"):
-            async with alone(self._connect) as connection:
+            async with alone(self._connect, ROLLUP) as connection:
                 if connection is None:
                     return done
                 done.ran = True

@@ -9,8 +9,7 @@ rows fill only slots that are not covered, so filling twice adds nothing (docs/d
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from telemetry.privacy.resolution import last_boundary
 from telemetry.privacy.revisions import gathered, late_windows, revised
 from telemetry.privacy.rollup import DEFAULT_LIMITS, ROLLUP_SCHEMA, Limits, rollup
 from telemetry.store import partitions
+from telemetry.store.alone import ROLLUP, alone
 from telemetry.store.connection import Connect
 from telemetry.store.failures import reported
 from telemetry.store.series import (
@@ -74,19 +74,6 @@ class _State:
     since: str | None
 
 
-@asynccontextmanager
-async def alone(connect: Connect) -> AsyncIterator[Any]:
-    """A connection that holds the lock of rollup and retention; None where another process has it."""
-    connection = await connect()
-    try:
-        held = await connection.fetchval(_QUERIES["lock"])
-        yield connection if held else None
-        if held:  # the next one need not wait for the server to notice that the session is over
-            await connection.execute(_QUERIES["unlock"])
-    finally:
-        connection.terminate()  # in any case the lock goes with the session
-
-
 class Rollup:
     """Runs passes on a connection of role telemetry_rollup. Not for concurrent use; processes exclude each other."""
 
@@ -118,7 +105,7 @@ class Rollup:
         """
         passed = Passed()
         with reported("rolling up"):
-            async with alone(self._connect) as connection:
+            async with alone(self._connect, ROLLUP) as connection:
                 if connection is None:
                     return passed
                 state = await self._begin(connection)

@@ -16,6 +16,7 @@ from telemetry.embedded.postgres import EmbeddedPostgres
 _PATIENCE_S: Final = 120.0
 _WARM: Final = 5
 _PAGE: Final = 100
+_EVERY_S: Final = 60
 
 
 def memory_mb(pid: int, name: str) -> float:
@@ -88,13 +89,18 @@ async def _timed(
 
 
 async def _exported(client: httpx.AsyncClient, size: Size, pid: int, path: Path) -> dict[str, Any]:
-    """Everything that is shared, to a file. ``grew_by_mb``: of the API's process, at most."""
+    """Everything that is shared, to a file. ``resident_mb``: of the API's process, minute by minute; ``grew_by_mb``: at
+    most.
+    """
     before, started, much = memory_mb(pid, "VmRSS"), time.perf_counter(), 0
+    resident = [before]
     with path.open("wb") as file:
         async with client.stream("GET", "/export", params=asked_of(size.days) | {"format": "parquet"}) as answer:
             answer.raise_for_status()
             async for piece in answer.aiter_raw():
                 much += file.write(piece)
+                if time.perf_counter() - started > _EVERY_S * len(resident):
+                    resident.append(memory_mb(pid, "VmRSS"))
     took, peak = time.perf_counter() - started, memory_mb(pid, "VmHWM")
     rows = pq.read_metadata(path).num_rows
     return {
@@ -104,4 +110,5 @@ async def _exported(client: httpx.AsyncClient, size: Size, pid: int, path: Path)
         "megabytes": round(much / 1e6, 1),
         "grew_by_mb": round(peak - before, 1),
         "peak_mb": peak,
+        "resident_mb": resident,
     }

@@ -230,9 +230,14 @@ async def test_receive_maximum_bounds_what_is_unacknowledged(broker):
             assert held <= 100  # its own bound: it does not read ours
         else:
             assert held == 10
-        for first in range(0, 40, 10):
-            await worker.has(first + 10)
-            worker.acknowledge(worker.messages[first : first + 10])
+        done = 0
+        while done < 40:
+            # What has come, and not ten: mosquitto sometimes holds one for in flight that it has not sent.
+            await worker.has(done + 1)
+            fresh = worker.messages[done:]
+            assert len(fresh) <= held
+            worker.acknowledge(fresh)
+            done += len(fresh)
         await quiet(worker, 40)
         assert worker.payloads == numbered(0, 40)
 

@@ -338,6 +338,8 @@ class TestOneWindow:
         await consents.add_grant(home.admin, 5, 1, LOOKER, resolution=5, place="region")
         await home.admin.execute("UPDATE consent.site_place SET country='DE', region='DE-BE', timezone='Europe/Berlin'")
         midnight = when(B).replace(hour=23, minute=0)
+        if midnight <= when(B):  # the window takes effect after the first poll, whatever the hour
+            midnight += DAY
         day = {"device_key": 1, "start": midnight - DAY, "resolution": Resolution.P1D, "grid": SITE_GRID}
         await self.passed(home, 0)
         follower = Follower(query(when(B) - 5 * DAY, when(B) + 5 * DAY, resolution=Resolution.P1D))

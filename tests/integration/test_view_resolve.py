@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from telemetry.errors import NotVisible
 from telemetry.model.sharing import SharingPurpose
+from telemetry.views.fleet import FleetQuery, fleet
 from telemetry.views.query import Part, Way
 from telemetry.views.sight import Viewer
 from tests.support import consents
@@ -207,3 +208,35 @@ async def test_an_owner_asks_by_the_own_names(world: ViewWorld) -> None:
     with pytest.raises(NotVisible):
         await world.views.own(4, replace(ASKED, sites=frozenset({site})))
     assert (await world.views.own(3, replace(ASKED, since=NOW - 2 * DAY))).rows.height == 2
+
+
+async def listed(world: ViewWorld) -> list[str]:
+    """All sites, page by page."""
+    page = await fleet(world.views, VIEWER, FleetQuery(SharingPurpose.MAINTENANCE, at_most=3))
+    found = list(page.sites["site"])
+    while page.after is not None:
+        page = await fleet(world.views, VIEWER, FleetQuery(SharingPurpose.MAINTENANCE, at_most=3, after=page.after))
+        found += list(page.sites["site"])
+    return found
+
+
+async def test_pages_list_what_is_granted_now_whatever_was_listed_before(world: ViewWorld) -> None:
+    of_owner = {owner: site for owner, (site, _) in (await names(world)).items()}
+    before = await listed(world)
+    assert before == sorted(of_owner.values())
+    await consents.withdraw(world.admin, 3)
+    await consents.add_grant(world.admin, 70, 7, LOOKER)
+    granted = (await names(world))[7][0]
+    assert await listed(world) == sorted({*before, granted} - {of_owner[3]})
+
+
+async def test_rows_come_by_site_device_field_and_time(world: ViewWorld) -> None:
+    begin, more = NOW.replace(minute=0) - 2 * HOUR, ["temperature_c", "ac_voltage_v"]
+    await consents.add_grant(world.admin, 80, 1, LOOKER, fields=more)
+    for field in more:
+        rows = [{"device_key": 10, "field": field, "start": begin + n * 15 * MINUTE, "amount": 1} for n in (2, 0, 1)]
+        await world.series(rows)
+    view = await world.views.view(LOOKER, ASKED)
+    order = view.rows.select("site", "device", "field", "start").rows()
+    assert len({field for _, _, field, _ in order}) == 3
+    assert order == sorted(order)
